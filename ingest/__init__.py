@@ -1,0 +1,1 @@
+"""Ingestion: PDF files to searchable chunks. `ingest.read_pdf`, `ingest.chunk`, `ingest.write`, in that order."""

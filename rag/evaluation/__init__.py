@@ -1,0 +1,1 @@
+"""Labelled sets, metrics, floor sweep, lift."""

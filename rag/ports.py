@@ -1,0 +1,191 @@
+"""The seams: what the pipeline and the ingestion need of an engine, as Protocols.
+
+Engines live in `rag.engines`, one file a technology; `rag.wiring` alone chooses among them. Every port has a contract
+suite in `tests/contracts`. All engines are safe to call from several threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rag.types import (
+    Candidate,
+    Chunk,
+    EmbedderIdentity,
+    EngineInfo,
+    Message,
+    Passage,
+    Relevance,
+    StoredDocument,
+)
+
+Vectors = NDArray[np.float32]
+"""`(n_texts, dimension)`, float32, rows of unit length."""
+
+Vector = NDArray[np.float32]
+"""`(dimension,)`, float32, unit length."""
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total), from the calling thread."""
+
+
+class Embedder(Protocol):
+    """Turns texts into unit vectors; also the tokenizer by which chunks are measured."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    @property
+    def identity(self) -> EmbedderIdentity: ...
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest input that is read whole, prompt and special tokens included."""
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Length of each text by the model's tokenizer: *without* special tokens and prompt."""
+        ...
+
+    def count_passage_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Length of each text as `embed_passages` feeds it: prompt and special tokens included."""
+        ...
+
+    def embed_passages(self, texts: Sequence[str], *, progress: Progress | None = None) -> Vectors:
+        """Embed texts, in input order."""
+        ...
+
+    def embed_query(self, text: str) -> Vector:
+        """Embed one query, with the model's query prompt where it has one."""
+        ...
+
+
+class Index(Protocol):
+    """One open collection: chunks with dense and sparse vectors, and the documents that they belong to.
+
+    A document passes through `begin_document`, `add_chunks` (any number of times) and `publish_document`. Nothing of
+    it is recalled before it is published, so no half document is ever searchable, and what is acknowledged by
+    `publish_document` survives `kill -9`. Raises `IndexUnavailable` or a `CollectionError`.
+    """
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    @property
+    def collection(self) -> str: ...
+
+    @property
+    def embedder(self) -> EmbedderIdentity:
+        """The embedder that the collection was made with."""
+        ...
+
+    def documents(self) -> list[StoredDocument]:
+        """All documents, ready and unfinished, by title and then id."""
+        ...
+
+    def document(self, document_id: str) -> StoredDocument | None:
+        """One document, or None."""
+        ...
+
+    def begin_document(self, stored: StoredDocument) -> None:
+        """Register a document in state `ingesting`. Again for the same id: its record is overwritten, chunks stay."""
+        ...
+
+    def chunk_ids(self, document_id: str) -> set[str]:
+        """Ids of the chunks already written for a document, published or not."""
+        ...
+
+    def add_chunks(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
+        """Write chunks with their dense vectors, replacing those of the same id; not searchable yet."""
+        ...
+
+    def publish_document(self, stored: StoredDocument, *, replaces: Sequence[str] = ()) -> None:
+        """Make the document searchable (state `ready`) and only then delete the documents `replaces`. Durable."""
+        ...
+
+    def delete_document(self, document_id: str) -> int:
+        """Delete a document and its chunks; returns the number of chunks deleted. Unknown id: 0."""
+        ...
+
+    def delete_chunks(self, chunk_ids: Sequence[str]) -> None:
+        """Delete chunks by id (left over from an interrupted run with other chunking)."""
+        ...
+
+    def chunks(self, document_id: str) -> list[Chunk]:
+        """The chunks of a document in order of position."""
+        ...
+
+    def count_chunks(self) -> int:
+        """Number of searchable chunks."""
+        ...
+
+    def recall(
+        self, query: str, vector: Vector, *, limit: int, document_ids: Sequence[str] | None = None
+    ) -> list[Candidate]:
+        """The best `limit` chunks of published documents, by reciprocal rank fusion of dense and BM25 search.
+
+        `document_ids` restricts the search to those documents (None: all; empty: none).
+        """
+        ...
+
+    def flush(self) -> None:
+        """Make everything written so far durable."""
+        ...
+
+    def close(self) -> None:
+        """Release the collection. Idempotent."""
+        ...
+
+
+class Reranker(Protocol):
+    """Scores passages against a query. Ordering, ties, ranks and the floor are `rag.rerank` and `rag.floor`."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    def score(self, query: str, passages: Sequence[Passage], *, progress: Progress | None = None) -> list[Relevance]:
+        """One `Relevance` a passage, in input order. An empty list gives an empty list."""
+        ...
+
+    def estimate_seconds(self, n_passages: int) -> float | None:
+        """Expected duration of `score`, from what was measured so far; None where nothing is known."""
+        ...
+
+
+class LLM(Protocol):
+    """Writes text, piece by piece. Raises an `LLMError`, never returns a broken-off reply as if it were whole."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    def stream(self, messages: Sequence[Message], *, max_tokens: int) -> Iterator[str]:
+        """The reply in pieces, in order."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """Length of a text as the model counts it, or an upper estimate of it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """The engines that answer a question."""
+
+    embedder: Embedder
+    index: Index
+    reranker: Reranker
+    sentence_scorer: Reranker
+    """A reranker quick enough to score single sentences: it picks the quotes of an answer."""
+    llm: LLM | None
+    """None: answers are quotes of the passages."""
+
+    @property
+    def infos(self) -> tuple[EngineInfo, ...]:
+        """What is in use, for the screen and the trace."""
+        llm = self.llm.info if self.llm else EngineInfo("llm", "none", why="no LLM is configured: answers are quotes")
+        return (self.embedder.info, self.index.info, self.reranker.info, llm)

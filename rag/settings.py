@@ -1,0 +1,130 @@
+"""One frozen `Settings`, read from the environment (and `.env`) once; every value has a default that works offline.
+
+It validates single values. What engines follow from them is decided in `rag.wiring`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from rag.errors import BadInput
+from rag.types import QueryPolicy
+
+EMBEDDED = "embedded"
+"""The setting that names the model carried by the installation itself."""
+
+DEFAULT_RERANKER = "BAAI/bge-reranker-v2-m3"
+DEFAULT_RERANKER_REVISION = "953dc6f6f85a1b2dbfca4c34a2796e7dde08d41e"
+
+COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured. Variables are named `RANK37_<FIELD>` unless an alias is given."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RANK37_", env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True, populate_by_name=True
+    )
+
+    data_dir: Path = Path(".rank37")
+    """Folder of the embedded index, the original files and the caches."""
+    collection: str = "documents"
+
+    qdrant_url: str | None = Field(None, validation_alias=AliasChoices("QDRANT_URL", "RANK37_QDRANT_URL"))
+    """A Qdrant server; None: the embedded index in `data_dir`."""
+    qdrant_api_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("QDRANT_API_KEY", "RANK37_QDRANT_API_KEY")
+    )
+    qdrant_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+
+    embedder: str = EMBEDDED
+    """`embedded` (all-MiniLM-L6-v2), or any sentence-transformers model by name or folder."""
+    embedder_revision: str | None = None
+    embedder_query_prompt: str | None = None
+    """Put before queries, such as `query: ` for E5; None: the prompt that the model's own configuration names."""
+    embedder_passage_prompt: str | None = None
+
+    reranker: str | None = None
+    """None: bge-reranker-v2-m3 if it is on this machine, else the embedded one. `embedded`, or any cross-encoder by
+    name or folder: exactly that one, over all candidates."""
+    reranker_revision: str | None = None
+    rerank_depth: Annotated[int, Field(ge=1)] | None = None
+    """How many of the embedded reranker's best the large default reranker scores; None: 20 on a CPU, all on a GPU."""
+
+    recall_limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.4
+    answer_limit: Annotated[int, Field(ge=1, le=20)] = 5
+
+    chunk_tokens: Annotated[int, Field(ge=32)] | None = None
+    """Most tokens of a chunk, title and special tokens included; None: what the embedder reads whole."""
+    chunk_overlap_tokens: Annotated[int, Field(ge=0)] = 32
+
+    openai_api_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("OPENAI_API_KEY", "RANK37_OPENAI_API_KEY")
+    )
+    openai_base_url: str | None = Field(
+        None, validation_alias=AliasChoices("OPENAI_BASE_URL", "RANK37_OPENAI_BASE_URL")
+    )
+    openai_model: str = Field("gpt-4o-mini", validation_alias=AliasChoices("OPENAI_MODEL", "RANK37_OPENAI_MODEL"))
+    llm_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """Longest wait for the reply's start and between two pieces of it."""
+    llm_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    prompt_tokens: Annotated[int, Field(ge=500)] = 6000
+    answer_tokens: Annotated[int, Field(ge=50)] = 800
+
+    max_file_mb: Annotated[float, Field(gt=0)] = 100.0
+    max_pages: Annotated[int, Field(ge=1)] = 5000
+    max_upload_files: Annotated[int, Field(ge=1)] = 50
+    file_time_limit_s: Annotated[float, Field(gt=0)] = 300.0
+    """Longest time for reading one file; embedding is not counted."""
+    file_memory_limit_mb: Annotated[int, Field(ge=256)] = 4096
+
+    @field_validator("collection")
+    @classmethod
+    def _check_collection(cls, name: str) -> str:
+        return check_collection_name(name)
+
+    @property
+    def collection_dir(self) -> Path:
+        """Folder of the collection: `index/` (embedded engine only) and `files/` (the original files)."""
+        return self.data_dir / "collections" / self.collection
+
+    @property
+    def policy(self) -> QueryPolicy:
+        """The numbers that the pipeline needs."""
+        return QueryPolicy(
+            recall_limit=self.recall_limit,
+            floor=self.floor,
+            answer_limit=self.answer_limit,
+            prompt_tokens=self.prompt_tokens,
+            answer_tokens=self.answer_tokens,
+        )
+
+
+def check_collection_name(name: str) -> str:
+    """Return the name if it can be a folder and a Qdrant collection. Raises BadInput."""
+    if not COLLECTION_NAME.fullmatch(name):
+        raise BadInput(
+            f"collection name {name!r} can't be used: take 1 to 63 letters, digits, '-' or '_', "
+            "starting with a letter or digit"
+        )
+    return name
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the environment; `overrides` that are not None win. Raises BadInput naming variable, value and limit."""
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]  # pydantic validates
+    except ValidationError as error:
+        lines = [
+            f"setting {'.'.join(str(part) for part in issue['loc'])} = {issue.get('input')!r}: {issue['msg']}"
+            for issue in error.errors()
+        ]
+        raise BadInput(
+            "; ".join(lines) + " (set RANK37_<NAME> in the environment or .env; README lists them)"
+        ) from None
