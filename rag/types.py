@@ -117,7 +117,7 @@ class Chunk:
 
     @property
     def passage(self) -> str:
-        """The text as models see it: title, heading (unless the text starts with it), text.
+        r"""The text as models see it: title, heading (unless the text starts with it), text.
 
         >>> span = (PageSpan(1, 0, 9),)
         >>> Chunk("c", "d", "Manual", "Safety", "Keep dry.", span, 0, 9).passage
@@ -131,7 +131,7 @@ class Chunk:
         return "\n".join([line for line in lines if line] + [self.text])
 
     def page_at(self, offset: int) -> int:
-        """The 1-based number of the page that holds the character `text[offset]`.
+        r"""The 1-based number of the page that holds the character `text[offset]`.
 
         >>> chunk = Chunk("c", "d", "t", None, "ab\\ncd", (PageSpan(4, 7, 9), PageSpan(5, 0, 2)), 0, 3)
         >>> [chunk.page_at(offset) for offset in (0, 1, 3, 4)]
