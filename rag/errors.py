@@ -8,6 +8,7 @@
     │   ├── EmbedderMismatch     the collection was made with another embedder
     │   └── CollectionDamaged    the stored data can't be read
     ├── IndexUnavailable         the Qdrant server is down, slow or answers nonsense
+    ├── EngineFault              an engine gave something that is no result: a missing score, a NaN
     ├── ModelUnavailable         a model is not on this machine, or its file is not the published one
     └── LLMError
         ├── LLMUnavailable       no connection, or the server answers with an error
@@ -21,7 +22,7 @@ A refusal to answer is no error: it is the value `rag.types.Refusal`.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
 from rag.types import Trace
 
@@ -32,10 +33,9 @@ class Rank37Error(Exception):
     trace: Trace | None = None
     """What was done of a question before the error: the rankings, where they were ready."""
 
-    def with_trace(self, trace: Trace) -> Self:
-        """Attach what was done so far and return the same error, to be raised."""
+    def attach(self, trace: Trace) -> None:
+        """Attach what was done so far, before the error travels on."""
         self.trace = trace
-        return self
 
 
 class BadInput(Rank37Error, ValueError):
@@ -82,6 +82,10 @@ class CollectionDamaged(CollectionError):
 
 class IndexUnavailable(Rank37Error):
     """The Qdrant server can't be reached or answers with an error."""
+
+
+class EngineFault(Rank37Error):
+    """An engine gave something that is no result."""
 
 
 class ModelUnavailable(Rank37Error):

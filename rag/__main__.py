@@ -1,0 +1,144 @@
+"""`python -m rag`: ask a question, look after models, evaluate, without a browser.
+
+Each command parses its arguments here and calls the part that does the work. Exit status: 0 done (a refusal to answer
+is done), 1 an outage or a missing model, 2 a bad argument or setting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rag.errors import BadInput, Rank37Error
+from rag.settings import DEFAULT_RERANKER, load_settings
+
+EXIT_OUTAGE = 1
+EXIT_BAD_INPUT = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except BadInput as error:
+        print(f"rag: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except Rank37Error as error:
+        print(f"rag: {error}", file=sys.stderr)
+        if error.trace is not None and error.trace.ranked:
+            from rag.terminal import print_ranking
+
+            print_ranking(error.trace, Console(stderr=True))
+        return EXIT_OUTAGE
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m rag", description="Questions of your own PDFs, at a terminal.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    ask = commands.add_parser("ask", help="answer one question from the collection, or refuse")
+    ask.add_argument("question")
+    _collection_arguments(ask)
+    ask.add_argument("--json", action="store_true", help="print the result with both full rankings as JSON")
+    ask.set_defaults(run=_ask)
+
+    evaluate = commands.add_parser("evaluate", help="measure recall, reranking and refusals on labelled questions")
+    evaluate.add_argument("set", type=Path, metavar="SET", help="folder with pdfs/ and questions.jsonl[.gz]")
+    evaluate.add_argument("--data-dir", type=Path, help="where the set's index is kept and reused")
+    evaluate.add_argument("--limit", type=int, metavar="N", help="only the first N questions, for a quick look")
+    evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
+    evaluate.set_defaults(run=_evaluate)
+
+    models = commands.add_parser("models", help="list the models in use, or fetch one from the hub")
+    actions = models.add_subparsers(required=True, metavar="ACTION")
+    actions.add_parser("list", help="say which models the settings ask for and whether they are here").set_defaults(
+        run=_list_models
+    )
+    fetch = actions.add_parser("fetch", help="download a model into the local cache, with progress")
+    fetch.add_argument("name", nargs="?", help=f"hub name; without one: {DEFAULT_RERANKER}")
+    fetch.set_defaults(run=_fetch_model)
+    return parser
+
+
+def _collection_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data-dir", type=Path, help="folder of the index and the files (RANK37_DATA_DIR)")
+    parser.add_argument("--collection", help="which collection (RANK37_COLLECTION)")
+
+
+def _ask(options: argparse.Namespace) -> int:
+    from rag.export import result_as_json
+    from rag.pipeline import answer_question
+    from rag.terminal import print_result
+    from rag.wiring import open_engines
+
+    settings = load_settings(data_dir=options.data_dir, collection=options.collection)
+    quiet = Console(stderr=True)
+    with nullcontext() if options.json or not quiet.is_terminal else quiet.status("asking"):
+        engines = open_engines(settings)
+        try:
+            if engines.index.count_chunks() == 0:
+                raise BadInput(
+                    f"collection {settings.collection!r} in {settings.data_dir} holds no documents: "
+                    "add some with `python -m ingest PATH...`"
+                )
+            result = answer_question(options.question, engines, settings.policy)
+        finally:
+            engines.index.close()
+    if options.json:
+        print(json.dumps(result_as_json(result), ensure_ascii=False))
+    else:
+        print_result(result, Console())
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from rag.evaluation.pdf_questions import evaluate_folder, print_report
+
+    settings = load_settings(data_dir=options.data_dir)
+    report = evaluate_folder(options.set, settings, limit=options.limit)
+    if options.json:
+        print(json.dumps(report, ensure_ascii=False))
+    else:
+        print_report(report, Console())
+    return 0
+
+
+def _list_models(options: argparse.Namespace) -> int:
+    from rag.settings import EMBEDDED
+    from rag.wiring import default_reranker_state
+
+    settings = load_settings()
+    print(f"embedder: {settings.embedder}")
+    if settings.reranker is not None:
+        print(f"reranker: {settings.reranker} (named in the settings)")
+    else:
+        state = default_reranker_state(settings)
+        print(f"reranker: {DEFAULT_RERANKER if state.on_this_machine else EMBEDDED} ({state.why})")
+    return 0
+
+
+def _fetch_model(options: argparse.Namespace) -> int:
+    from rag.wiring import fetch_model
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(options.name or DEFAULT_RERANKER, total=None)
+        name = fetch_model(
+            options.name, progress=lambda done, total: progress.update(task, completed=done, total=total)
+        )
+    print(f"{name} is on this machine; it is used from the next start on")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""A result as plain JSON values: the form that `python -m rag ask --json` prints. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from rag.types import Answer, Candidate, Chunk, RankedChunk, Refusal, Result, Trace
+
+REFUSAL_TEXTS = {
+    "no_candidates": "The collection holds nothing that could be searched for this question.",
+    "below_floor": "The documents do not answer this question: no passage reaches the floor.",
+    "uncited": "The written answer cited none of the passages, so it is not shown.",
+    "model_declined": "The passages that were found do not answer this question.",
+}
+"""A refusal in words, by reason."""
+
+
+def result_as_json(result: Result) -> dict[str, Any]:
+    """The result as JSON values; ranks are 1-based, scores in [0, 1], candidates' scores fused recall scores."""
+    outcome, trace = result.outcome, result.trace
+    return {
+        "outcome": "answer" if isinstance(outcome, Answer) else "refusal",
+        "kind": outcome.kind if isinstance(outcome, Answer) else None,
+        "text": outcome.text if isinstance(outcome, Answer) else refusal_text(outcome, trace),
+        "reason": outcome.reason if isinstance(outcome, Refusal) else None,
+        "best_score": trace.best_score,
+        "citations": [
+            {
+                "marker": citation.marker,
+                "document": citation.chunk.title,
+                "page": citation.page,
+                "quote": citation.quote,
+                "chunk_id": citation.chunk.id,
+            }
+            for citation in (outcome.citations if isinstance(outcome, Answer) else ())
+        ],
+        **trace_as_json(trace),
+    }
+
+
+def trace_as_json(trace: Trace) -> dict[str, Any]:
+    """The trace as JSON values, with both full rankings."""
+    return {
+        "id": trace.id,
+        "asked_at": trace.asked_at,
+        "question": trace.question,
+        "query": trace.query,
+        "candidates": [_candidate(candidate) for candidate in trace.candidates],
+        "ranked": [_ranked(ranked) for ranked in trace.ranked],
+        "kept": [_ranked(ranked) for ranked in trace.kept],
+        "floor": trace.floor,
+        "answer_limit": trace.answer_limit,
+        "engines": [asdict(info) for info in trace.engines],
+        "notes": list(trace.notes),
+        "timings_ms": {stage: round(value, 2) for stage, value in trace.timings_ms.items()},
+    }
+
+
+def refusal_text(refusal: Refusal, trace: Trace) -> str:
+    """The refusal in words; below the floor it says what was nearest and how far it fell short.
+
+    >>> from rag.types import Refusal, Trace
+    >>> refusal_text(Refusal("no_candidates", None), Trace("1", "", "q", "q", 0.4, 5, ()))
+    'The collection holds nothing that could be searched for this question.'
+    """
+    text = REFUSAL_TEXTS[refusal.reason]
+    if refusal.reason != "below_floor":
+        return text
+    scored = [ranked for ranked in trace.ranked if ranked.score is not None]
+    if not scored:
+        return text
+    nearest = max(scored, key=lambda ranked: ranked.score or 0.0)
+    short = trace.floor - (nearest.score or 0.0)
+    return (
+        f"{text} Nearest was {nearest.chunk.title}, {pages_text(nearest.chunk)}, with {nearest.score:.2f}: "
+        f"{short:.2f} below the floor of {trace.floor:.2f}."
+    )
+
+
+def pages_text(chunk: Chunk) -> str:
+    r"""Where a chunk stands, in words.
+
+    >>> from rag.types import PageSpan
+    >>> pages_text(Chunk("c", "d", "t", None, "x", (PageSpan(3, 0, 1),), 0, 3))
+    'page 3'
+    >>> pages_text(Chunk("c", "d", "t", None, "x\ny", (PageSpan(3, 0, 1), PageSpan(4, 0, 1)), 0, 3))
+    'pages 3-4'
+    """
+    if chunk.first_page == chunk.last_page:
+        return f"page {chunk.first_page}"
+    return f"pages {chunk.first_page}-{chunk.last_page}"
+
+
+def _where(chunk: Chunk) -> dict[str, Any]:
+    return {
+        "document": chunk.title,
+        "document_id": chunk.document_id,
+        "pages": [span.page for span in chunk.spans],
+        "chunk_id": chunk.id,
+        "heading": chunk.heading,
+        "text": chunk.text,
+    }
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    return {"rank": candidate.rank, "score": candidate.score, **_where(candidate.chunk)}
+
+
+def _ranked(ranked: RankedChunk) -> dict[str, Any]:
+    return {
+        "rank": ranked.rank,
+        "recall_rank": ranked.candidate.rank,
+        "score": ranked.score,
+        "logit": ranked.logit,
+        "first_score": ranked.first_score,
+        **_where(ranked.chunk),
+    }

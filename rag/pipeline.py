@@ -1,0 +1,148 @@
+"""The way of one question: rewrite, embed, recall, rerank, floor, answer or refuse.
+
+The whole story on one screen. What each stage does is in the stage's own file; which engines do it is `rag.wiring`'s
+choice; nothing is shown or stored here.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from rag.citations import cite
+from rag.errors import BadInput, Rank37Error
+from rag.floor import keep
+from rag.ports import Engines
+from rag.prompt import build_prompt
+from rag.quotes import quote_answer
+from rag.recall import recall
+from rag.rerank import rerank
+from rag.rewrite import standalone_question
+from rag.types import (
+    Answer,
+    Event,
+    QueryPolicy,
+    RankingReady,
+    Refusal,
+    ReplyText,
+    RerankProgress,
+    Result,
+    Stage,
+    StageStarted,
+    Trace,
+    Turn,
+)
+
+Listener = Callable[[Event], None]
+
+
+def answer_question(
+    question: str,
+    engines: Engines,
+    policy: QueryPolicy,
+    *,
+    history: Sequence[Turn] = (),
+    document_ids: Sequence[str] | None = None,
+    listen: Listener = lambda event: None,
+) -> Result:
+    """Answer from the collection with citations, or refuse; the trace says how it came about.
+
+    `history` helps to understand a follow-up and never becomes evidence. `document_ids` restricts recall. `listen` is
+    called with events as they happen.
+
+    Raises: BadInput for an empty or over-long question; any other Rank37Error for an outage, with `.trace` holding
+    what was done until then.
+    """
+    question = question.strip()
+    if not question:
+        raise BadInput("the question is empty: type one")
+    trace = Trace(
+        id=uuid.uuid4().hex,
+        asked_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        question=question,
+        query=question,
+        floor=policy.floor,
+        answer_limit=policy.answer_limit,
+        engines=engines.infos,
+    )
+    stages = _Stages(listen)
+    try:
+        if history and engines.llm:
+            with stages.timed("rewrite"):
+                trace = replace(trace, query=standalone_question(question, history, engines.llm))
+        elif history:
+            note = "No LLM is configured, so this question was searched as typed, without regard to the earlier ones."
+            trace = replace(trace, notes=(note,))
+
+        with stages.timed("embed"):
+            vector = engines.embedder.embed_query(trace.query)
+        with stages.timed("recall"):
+            candidates = recall(
+                trace.query, vector, engines.index, limit=policy.recall_limit, document_ids=document_ids
+            )
+        trace = replace(trace, candidates=candidates)
+        with stages.timed("rerank"):
+            ranked = rerank(trace.query, candidates, engines.reranker, progress=stages.rerank_progress)
+        trace = replace(trace, ranked=ranked, kept=keep(ranked, floor=policy.floor, limit=policy.answer_limit))
+        listen(RankingReady(replace(trace, timings_ms=stages.timings_ms())))
+
+        if not trace.kept:
+            reason = "below_floor" if trace.ranked else "no_candidates"
+            return Result(Refusal(reason, trace.best_score), replace(trace, timings_ms=stages.timings_ms()))
+        with stages.timed("answer"):
+            outcome, trace = _answer(trace, engines, policy, listen)
+        return Result(outcome, replace(trace, timings_ms=stages.timings_ms()))
+    except Rank37Error as error:
+        error.attach(replace(error.trace or trace, timings_ms=stages.timings_ms()))
+        raise
+
+
+def _answer(trace: Trace, engines: Engines, policy: QueryPolicy, listen: Listener) -> tuple[Answer | Refusal, Trace]:
+    """Write an answer from the kept passages, or quote them where there is no LLM."""
+    if engines.llm is None:
+        return quote_answer(trace.query, trace.kept, engines.sentence_scorer), trace
+    prompt, shown = build_prompt(
+        trace.query, trace.kept, count_tokens=engines.llm.count_tokens, prompt_tokens=policy.prompt_tokens
+    )
+    trace = replace(trace, prompt=prompt)
+    if len(shown) < len(trace.kept):
+        held = f"the best {len(shown)} of {len(trace.kept)} kept passages"
+        note = f"The prompt's limit of {policy.prompt_tokens} tokens held {held}."
+        trace = replace(trace, notes=(*trace.notes, note))
+    try:
+        for piece in engines.llm.stream(prompt, max_tokens=policy.answer_tokens):
+            trace = replace(trace, reply=trace.reply + piece)
+            listen(ReplyText(piece))
+    except Rank37Error as error:
+        error.attach(trace)
+        raise
+    cited = cite(trace.reply, shown)
+    return (cited if isinstance(cited, Answer) else Refusal(cited, trace.best_score)), trace
+
+
+class _Stages:
+    """Announces stages and measures them, in milliseconds."""
+
+    def __init__(self, listen: Listener) -> None:
+        self._listen = listen
+        self._started = time.perf_counter()
+        self._timings_ms: dict[str, float] = {}
+
+    @contextmanager
+    def timed(self, stage: Stage) -> Iterator[None]:
+        self._listen(StageStarted(stage))
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._timings_ms[stage] = (time.perf_counter() - started) * 1000
+
+    def rerank_progress(self, done: int, total: int) -> None:
+        self._listen(RerankProgress(done, total))
+
+    def timings_ms(self) -> dict[str, float]:
+        return {**self._timings_ms, "total": (time.perf_counter() - self._started) * 1000}

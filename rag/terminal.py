@@ -1,0 +1,68 @@
+"""A result as a person reads it at a terminal. It renders; it computes nothing."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rag.export import pages_text, refusal_text
+from rag.types import Answer, RankedChunk, Result, Trace
+
+ROWS_SHOWN = 10
+"""How many rows of the ranking a terminal shows; --json has all."""
+
+
+def print_result(result: Result, console: Console) -> None:
+    """The answer with its citations, or the refusal, then the top of both rankings."""
+    outcome, trace = result.outcome, result.trace
+    if isinstance(outcome, Answer):
+        console.print(escape(outcome.text), highlight=False)
+        console.print()
+        for citation in outcome.citations:
+            where = f"{citation.chunk.title}, page {citation.page}"
+            console.print(
+                f"  [bold]\\[{citation.marker}][/bold] {escape(where)}: “{escape(citation.quote)}”", highlight=False
+            )
+    else:
+        console.print(f"[bold]No answer.[/bold] {escape(refusal_text(outcome, trace))}", highlight=False)
+    console.print()
+    print_ranking(trace, console)
+    for note in trace.notes:
+        console.print(f"[dim]{escape(note)}[/dim]")
+
+
+def print_ranking(trace: Trace, console: Console) -> None:
+    """The first rows after reranking, each with its rank before, and a line for what else there is."""
+    if trace.ranked:
+        table = Table(title=f"Reranked {len(trace.ranked)} of recall, floor {trace.floor:.2f}", title_justify="left")
+        for name in ("rank", "was", "moved", "score", ""):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("passage", ratio=1, no_wrap=True, overflow="ellipsis")
+        kept = {ranked.chunk.id for ranked in trace.kept}
+        for ranked in trace.ranked[:ROWS_SHOWN]:
+            table.add_row(*_row(ranked, kept=ranked.chunk.id in kept))
+        console.print(table)
+        if len(trace.ranked) > ROWS_SHOWN:
+            console.print(f"[dim]… and {len(trace.ranked) - ROWS_SHOWN} more (--json prints all)[/dim]")
+    for info in trace.engines:
+        details = ", ".join(detail for detail in (info.precision, info.why) if detail)
+        console.print(f"[dim]{info.role}: {escape(info.name)} ({escape(details)})[/dim]", highlight=False)
+    seconds = trace.timings_ms.get("total", 0.0) / 1000
+    console.print(f"[dim]{seconds:.2f} s[/dim]")
+
+
+def _row(ranked: RankedChunk, *, kept: bool) -> tuple[str, ...]:
+    change = ranked.rank_change
+    moved = f"[green]▲{change}[/green]" if change > 0 else f"[red]▼{-change}[/red]" if change < 0 else "="
+    score = "-" if ranked.score is None else f"{ranked.score:.3f}"
+    text = " ".join(ranked.chunk.text.split())
+    passage = f"{ranked.chunk.title}, {pages_text(ranked.chunk)}: {text}"
+    return (
+        str(ranked.rank),
+        str(ranked.candidate.rank),
+        moved,
+        score,
+        "[green]kept[/green]" if kept else "",
+        escape(passage),
+    )

@@ -1,0 +1,144 @@
+"""Settings to engines: the only place that chooses, and the only one that imports `rag.engines`.
+
+Imports are lazy, so that a command which needs no model loads none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rag.errors import BadInput
+from rag.ports import LLM, Embedder, Engines, Index, Reranker
+from rag.settings import DEFAULT_RERANKER, DEFAULT_RERANKER_REVISION, EMBEDDED, Settings
+from rag.types import EmbedderIdentity
+
+if TYPE_CHECKING:
+    from rag.engines.cross_encoder import CrossEncoderReranker
+
+CPU_RERANK_DEPTH = 20
+"""How many passages the large default reranker reads on a CPU: 100 take it 50 to 170 s on two cores."""
+
+
+def open_engines(settings: Settings, *, embedder: Embedder | None = None, index: Index | None = None) -> Engines:
+    """Everything that answers a question. Raises a Rank37Error that names what is missing and the remedy."""
+    embedder = embedder or open_embedder(settings)
+    index = index or open_index(settings, embedder.identity)
+    reranker, sentence_scorer = open_rerankers(settings)
+    return Engines(embedder, index, reranker, sentence_scorer, open_llm(settings, embedder))
+
+
+def open_embedder(settings: Settings) -> Embedder:
+    """The configured bi-encoder, loaded."""
+    from rag.engines.sentence_transformer import SentenceTransformerEmbedder
+
+    if settings.embedder == EMBEDDED:
+        return SentenceTransformerEmbedder.embedded()
+    return SentenceTransformerEmbedder.load(
+        settings.embedder,
+        revision=settings.embedder_revision,
+        query_prompt=settings.embedder_query_prompt,
+        passage_prompt=settings.embedder_passage_prompt,
+    )
+
+
+def open_index(settings: Settings, embedder: EmbedderIdentity) -> Index:
+    """The configured collection, made if it does not exist yet."""
+    if settings.qdrant_url:
+        from rag.engines.qdrant_server import ServerIndex, connect
+
+        key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
+        client = connect(settings.qdrant_url, key, settings.qdrant_timeout_s)
+        return ServerIndex.open(client, settings.collection, embedder)
+    from rag.engines.qdrant_edge import EdgeIndex
+
+    return EdgeIndex.open(settings.collection_dir / "index", settings.collection, embedder)
+
+
+def open_rerankers(settings: Settings) -> tuple[Reranker, Reranker]:
+    """The reranker of passages, and the one quick enough for single sentences.
+
+    No reranker named: bge-reranker-v2-m3 if it is on this machine (all passages on a GPU, the embedded reranker's best
+    few on a CPU), else the embedded reranker, which says what it stands in for. One named: exactly that one.
+    """
+    from rag.engines.cascade import CascadeReranker
+    from rag.engines.cross_encoder import CrossEncoderReranker
+
+    embedded = CrossEncoderReranker.embedded()
+    if settings.reranker is None:
+        state = default_reranker_state(settings)
+        if not state.on_this_machine:
+            return embedded.standing_in(DEFAULT_RERANKER, why=state.why), embedded
+        large = CrossEncoderReranker.load(DEFAULT_RERANKER, revision=DEFAULT_RERANKER_REVISION, why=state.why)
+        if state.depth is None:
+            return large, _quicker(large, embedded)
+        return CascadeReranker(embedded, large, state.depth), embedded
+    if settings.reranker == EMBEDDED:
+        return embedded, embedded
+    named = CrossEncoderReranker.load(
+        settings.reranker, revision=settings.reranker_revision, why="named in the settings"
+    )
+    return named, _quicker(named, embedded)
+
+
+def _quicker(named: CrossEncoderReranker, embedded: CrossEncoderReranker) -> Reranker:
+    """On a GPU the passages' reranker also scores sentences; on a CPU the embedded one does."""
+    return named if named.on_gpu else embedded
+
+
+def open_llm(settings: Settings, embedder: Embedder) -> LLM | None:
+    """The configured LLM, or None: answers are quotes then."""
+    if not (settings.openai_api_key or settings.openai_base_url):
+        return None
+    from rag.engines.openai_llm import OpenAILLM
+
+    return OpenAILLM(
+        settings.openai_model,
+        api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else None,
+        base_url=settings.openai_base_url,
+        timeout_s=settings.llm_timeout_s,
+        retries=settings.llm_retries,
+        count_tokens_offline=lambda text: embedder.count_tokens([text])[0],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultRerankerState:
+    """Whether the configured default reranker can be used here, and how."""
+
+    on_this_machine: bool
+    why: str
+    depth: int | None
+    """How many passages it reads; None: all."""
+
+
+def default_reranker_state(settings: Settings) -> DefaultRerankerState:
+    """Look for bge-reranker-v2-m3 in the local model cache; no network, some milliseconds."""
+    from rag.engines.local_models import gpu_available, is_on_this_machine
+
+    depth = settings.rerank_depth
+    if not is_on_this_machine(DEFAULT_RERANKER, DEFAULT_RERANKER_REVISION):
+        why = f"{DEFAULT_RERANKER} (2.3 GB) is not on this machine: get it with `python -m rag models fetch`"
+        return DefaultRerankerState(False, why, depth)
+    if gpu_available():
+        return DefaultRerankerState(True, "the default; it scores all candidates on the GPU", depth)
+    depth = depth or CPU_RERANK_DEPTH
+    why = f"the default; on a CPU it reads the best {depth} of the embedded reranker's order (RANK37_RERANK_DEPTH)"
+    return DefaultRerankerState(True, why, depth)
+
+
+def fetch_model(name: str | None = None, *, progress: Callable[[int, int], None] | None = None) -> str:
+    """Download a model from the hub into the local cache (None: the default reranker); returns its name.
+
+    `progress` is called with (bytes done, bytes in all). Raises ModelUnavailable with the remedy.
+    """
+    from rag.engines.local_models import fetch
+
+    if name == EMBEDDED:
+        raise BadInput(f"the model {EMBEDDED!r} came with the installation: there is nothing to fetch")
+    if name is None or name == DEFAULT_RERANKER:
+        fetch(DEFAULT_RERANKER, DEFAULT_RERANKER_REVISION, progress=progress)
+        return DEFAULT_RERANKER
+    fetch(name, None, progress=progress)
+    return name

@@ -1,0 +1,58 @@
+"""Fixtures that many tests share: the real embedded models, loaded once, and no way out to the network."""
+
+import ipaddress
+import os
+import socket
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+for name in [name for name in os.environ if name.startswith(("RANK37_", "OPENAI_"))]:
+    if not name.startswith("RANK37_TEST_"):
+        del os.environ[name]
+
+import torch
+
+from rag.engines.cross_encoder import CrossEncoderReranker
+from rag.engines.sentence_transformer import SentenceTransformerEmbedder
+
+
+@pytest.fixture(autouse=True)
+def only_loopback(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """A test that reaches beyond this machine fails, except those marked `hub` or `server`."""
+    if request.node.get_closest_marker("hub") or request.node.get_closest_marker("server"):
+        return
+    connect = socket.socket.connect
+
+    def connect_here(self: socket.socket, address: object) -> None:
+        if isinstance(address, tuple) and not _is_loopback(str(address[0])):
+            raise AssertionError(f"a test tried to reach {address[0]!r} on the network")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_here)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def steady_arithmetic() -> None:
+    torch.manual_seed(37)
+
+
+@pytest.fixture(scope="session")
+def embedder() -> SentenceTransformerEmbedder:
+    """The real all-MiniLM-L6-v2."""
+    return SentenceTransformerEmbedder.embedded()
+
+
+@pytest.fixture(scope="session")
+def embedded_reranker() -> CrossEncoderReranker:
+    """The real cross-encoder that the project ships."""
+    return CrossEncoderReranker.embedded()
