@@ -11,8 +11,8 @@ import re
 
 _END = re.compile(
     r"""
-      [。！？]+ [」』】）》”’"')\]]*                # full-width marks need no space after them
-    | [.!?…؟।۔]+ [”’»"')\]]* (?: \[\d{1,3}\] )* (?=\s|$)
+      [。！？]++ [」』】）》”’"')\]]*+                # full-width marks need no space after them
+    | (?<![.!?…؟।۔]) [.!?…؟।۔]++ [”’»"')\]]*+ (?: [ ]?\[\d{1,3}\] )*+ (?=\s|$)
     """,
     re.VERBOSE,
 )
@@ -69,8 +69,8 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
     ['J. R. Smith of Acme Inc. Chicago left the U.S. in May.', 'The rest stayed, etc.', 'They wait.']
     >>> sentences('"Stop!" he said. (See Fig. 3.) Is the answer no. Yes...')
     ['"Stop!" he said.', '(See Fig. 3.)', 'Is the answer no.', 'Yes...']
-    >>> sentences("Heading\nA paragraph [1]. Another.[2] Last\n\n")
-    ['Heading', 'A paragraph [1].', 'Another.[2]', 'Last']
+    >>> sentences("Heading\nA paragraph [1]. Another.[2] A third. [3] Last\n\n")
+    ['Heading', 'A paragraph [1].', 'Another.[2]', 'A third. [3]', 'Last']
     >>> sentences("今日は雨です。傘が要りますか？はい！「そうです。」")
     ['今日は雨です。', '傘が要りますか？', 'はい！', '「そうです。」']
     >>> split_sentences(" \n ")
