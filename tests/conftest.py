@@ -3,18 +3,18 @@
 import ipaddress
 import os
 import socket
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from rag.engines.cross_encoder import CrossEncoderReranker
+    from rag.engines.sentence_transformer import SentenceTransformerEmbedder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 for name in [name for name in os.environ if name.startswith(("RANK37_", "OPENAI_"))]:
     if not name.startswith("RANK37_TEST_"):
         del os.environ[name]
-
-import torch
-
-from rag.engines.cross_encoder import CrossEncoderReranker
-from rag.engines.sentence_transformer import SentenceTransformerEmbedder
 
 
 @pytest.fixture(autouse=True)
@@ -41,18 +41,17 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-@pytest.fixture(scope="session", autouse=True)
-def steady_arithmetic() -> None:
-    torch.manual_seed(37)
-
-
 @pytest.fixture(scope="session")
-def embedder() -> SentenceTransformerEmbedder:
+def embedder() -> "SentenceTransformerEmbedder":
     """The real all-MiniLM-L6-v2."""
+    from rag.engines.sentence_transformer import SentenceTransformerEmbedder
+
     return SentenceTransformerEmbedder.embedded()
 
 
 @pytest.fixture(scope="session")
-def embedded_reranker() -> CrossEncoderReranker:
+def embedded_reranker() -> "CrossEncoderReranker":
     """The real cross-encoder that the project ships."""
+    from rag.engines.cross_encoder import CrossEncoderReranker
+
     return CrossEncoderReranker.embedded()
