@@ -5,12 +5,13 @@ It only scores (order, ties, ranks and the floor are `rag.rerank` and `rag.floor
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,14 +46,17 @@ _BOUNDARY_TOKENS = 8
 
 @dataclass(frozen=True, slots=True)
 class _Speed:
-    """What scoring took, the past fading: half of the weight is on the last 25 batches (two questions)."""
+    """What scoring took, the past fading: half of the weight is on the last 25 batches (two questions).
+
+    By token, because the same model scores passages and single sentences.
+    """
 
     seconds: float = 0.0
-    passages: float = 0.0
+    tokens: float = 0.0
 
-    def after(self, seconds: float, passages: int) -> _Speed:
+    def after(self, seconds: float, tokens: int) -> _Speed:
         fading = 0.5 ** (1 / 25)
-        return _Speed(fading * self.seconds + seconds, fading * self.passages + passages)
+        return _Speed(fading * self.seconds + seconds, fading * self.tokens + tokens)
 
 
 class CrossEncoderReranker:
@@ -97,7 +101,7 @@ class CrossEncoderReranker:
             )
         self._max_tokens = _max_tokens(model, local.name, max_tokens)
         model.max_seq_length = self._max_tokens
-        self._batch_passages = BATCH_PASSAGES if model.device.type == "cpu" else GPU_BATCH_PASSAGES
+        self._batch_passages = GPU_BATCH_PASSAGES if self.on_gpu else BATCH_PASSAGES
         self._precision = precision
         self._speed = _Speed()
         self._guessed_seconds_per_token: float | None = None
@@ -210,6 +214,17 @@ class CrossEncoderReranker:
         """Most tokens of query and passage together, special tokens included."""
         return self._max_tokens
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it computes on a GPU."""
+        return bool(self._model.device.type != "cpu")
+
+    def standing_in(self, name: str, *, why: str) -> CrossEncoderReranker:
+        """The same loaded model, whose `info` says that it stands in for the reranker `name`, and why."""
+        stand_in = copy.copy(self)
+        stand_in._info = replace(self._info, why=why, stands_in_for=name)
+        return stand_in
+
     def score(self, query: str, passages: Sequence[Passage], *, progress: Progress | None = None) -> list[Relevance]:
         """One `Relevance` a passage, in input order: `order` and `logit` are the logit, `score` its sigmoid.
 
@@ -234,11 +249,13 @@ class CrossEncoderReranker:
 
     def estimate_seconds(self, n_passages: int) -> float | None:
         """Expected duration of `score`: by the speed of earlier calls, before any by a matrix product's speed."""
-        if self._speed.passages:
-            return n_passages * self._speed.seconds / self._speed.passages
-        if self._guessed_seconds_per_token is None:
-            self._guessed_seconds_per_token = self._guess_seconds_per_token()
-        return n_passages * min(TYPICAL_PAIR_TOKENS, self._max_tokens) * self._guessed_seconds_per_token
+        if self._speed.tokens:
+            seconds_per_token = self._speed.seconds / self._speed.tokens
+        else:
+            if self._guessed_seconds_per_token is None:
+                self._guessed_seconds_per_token = self._guess_seconds_per_token()
+            seconds_per_token = self._guessed_seconds_per_token
+        return n_passages * min(TYPICAL_PAIR_TOKENS, self._max_tokens) * seconds_per_token
 
     def _room_beside(self, query: str) -> int:
         """Tokens that are left for a passage. Raises BadInput for a query that takes more than half."""
@@ -268,12 +285,15 @@ class CrossEncoderReranker:
             unread[text] += 1
         best = np.full(len(texts), -math.inf)
         done = 0
+        overhead = self._max_tokens - room
         for start in range(0, len(windows), self._batch_passages):
             batch = windows[start : start + self._batch_passages]
             with self._lock:
                 started = time.perf_counter()
                 batch_logits = self._predict([(query, window) for window, _, _ in batch])
-                self._speed = self._speed.after(time.perf_counter() - started, len(batch))
+                self._speed = self._speed.after(
+                    time.perf_counter() - started, sum(length + overhead for _, length, _ in batch)
+                )
             for (_, _, text), logit in zip(batch, batch_logits, strict=True):
                 numbers = passages_of[text]
                 best[numbers] = np.maximum(best[numbers], logit)

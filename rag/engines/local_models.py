@@ -5,15 +5,32 @@ Looking never touches the network: a model that is absent is said to be absent a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import constants
+import filelock
+import httpx
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.hf_api import ModelInfo, RepoSibling
+from huggingface_hub.utils import build_hf_headers, disable_progress_bars, enable_progress_bars
 
 from rag.errors import BadInput, ModelUnavailable
+from rag.ports import Progress
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 """A model's name on the hub: `organization/model`, or a bare `model`."""
@@ -22,6 +39,18 @@ WHOLE_FILE_BYTES = 128 * 1024 * 1024
 """Files up to this size go into a content revision whole; larger ones by `SAMPLED_BLOCKS` blocks."""
 SAMPLED_BLOCKS = 64
 SAMPLED_BLOCK_BYTES = 64 * 1024
+
+CONNECT_LIMIT_S = 10.0
+"""Longest wait for the hub's first answer, name resolution included."""
+READ_LIMIT_S = 20.0
+"""Longest wait for a further piece of a file."""
+DOWNLOAD_ATTEMPTS = 5
+"""How often in a row a broken connection that brought nothing new is taken up again."""
+DOWNLOAD_PIECE_BYTES = 1024 * 1024
+
+_WEIGHTS = re.compile(r"(?P<folder>(\d+_\w+/)?)(model|pytorch_model)(-\d+-of-\d+)?\.(?P<form>safetensors|bin)")
+_SETTINGS = re.compile(r"(\d+_\w+/)?[^/]+\.(json|txt|model|jinja)")
+"""Configuration and tokenizer: at the root, or in a module's folder such as `1_Pooling`."""
 
 _MODULES_WITH_FILES = ("Pooling", "Dense")
 """Modules of a sentence-transformers model that can't be built without a file of their own."""
@@ -88,7 +117,7 @@ def local_folder(name: str, revision: str | None = None) -> Path | None:
 
     A download that broke off leaves a snapshot folder without its last files: that is None.
     """
-    repository = cache_folder() / f"models--{name.replace('/', '--')}"
+    repository = _repository(name)
     if revision is not None:
         commits = [_commit_of(repository, revision)]
     else:
@@ -100,6 +129,93 @@ def local_folder(name: str, revision: str | None = None) -> Path | None:
         if snapshot.is_dir() and _missing_part(snapshot) is None:
             return snapshot
     return None
+
+
+def fetch(
+    name: str, revision: str | None = None, *, progress: Progress | None = None, endpoint: str | None = None
+) -> LocalModel:
+    """Download a model into the hub's local cache; what a broken-off download left is taken up again.
+
+    Only the files that loading needs: configuration, tokenizer, and the weights as safetensors where there are such.
+    Weights are checked against the SHA-256 that the hub states.
+
+    Args:
+        name: `organization/model`.
+        revision: Branch, tag or commit; None is the main branch.
+        progress: Called with (bytes done, bytes in all), from the calling thread.
+        endpoint: Address of the hub; None is what `HF_ENDPOINT` says, else the public one.
+
+    Raises:
+        BadInput: It can't be a name on the hub.
+        ModelUnavailable: The hub can't be reached (within `CONNECT_LIMIT_S`), doesn't have it, or the download broke.
+    """
+    hub_name(name)
+    endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+    asked = _within(CONNECT_LIMIT_S, lambda: _ask_hub(name, revision, endpoint))
+    if asked is None:
+        raise _unreachable(name, endpoint, f"no answer within {CONNECT_LIMIT_S:g} s")
+    files = needed_files(asked.siblings or [])
+    if not any(_WEIGHTS.fullmatch(file.rfilename) for file in files):
+        raise ModelUnavailable(
+            f"{name} on {endpoint} has no weights in safetensors or PyTorch form: name another model"
+        )
+    repository = _repository(name)
+    snapshot = repository / "snapshots" / str(asked.sha)
+    missing = [file for file in files if not (snapshot / file.rfilename).exists()]
+    total_bytes = sum(file.size or 0 for file in files)
+    missing_bytes = sum(file.size or 0 for file in missing)
+    _check_space(name, missing_bytes)
+    done_bytes = total_bytes - missing_bytes
+    for file in missing:
+        # The hub's own library starts a large file anew after an interruption, so large files are fetched here and
+        # laid down where it looks for them. It fetches the small ones.
+        if file.lfs is None:
+            continue
+        url = f"{endpoint}/{name}/resolve/{asked.sha}/{file.rfilename}"
+        before = done_bytes
+
+        def file_progress(file_bytes: int, before: int = before) -> None:
+            if progress:
+                progress(before + file_bytes, total_bytes)
+
+        _fetch_blob(name, url, repository, file.lfs.sha256, file.lfs.size, file_progress)
+        done_bytes += file.lfs.size
+    disable_progress_bars()
+    try:
+        snapshot_download(
+            name, revision=revision, endpoint=endpoint, cache_dir=cache_folder(), allow_patterns=_names(files)
+        )
+    except Exception as error:  # connection, disk and protocol errors of three libraries
+        raise ModelUnavailable(
+            f"the download of {name} broke off ({type(error).__name__}: {error}): run the command again, it goes on "
+            "where it stopped"
+        ) from error
+    finally:
+        enable_progress_bars()
+    folder = local_folder(name, revision)
+    if folder is None:
+        part = _missing_part(snapshot) if snapshot.is_dir() else "everything"
+        raise ModelUnavailable(f"{name} on {endpoint} is no complete model: {part} is missing; name another")
+    if progress:
+        progress(total_bytes, total_bytes)
+    return LocalModel(name, folder, folder.name)
+
+
+def needed_files(files: Sequence[RepoSibling]) -> list[RepoSibling]:
+    """Of a model's files on the hub, those that loading needs: no ONNX, OpenVINO or duplicate weights."""
+    weights = [(file, match) for file in files if (match := _WEIGHTS.fullmatch(file.rfilename))]
+    with_safetensors = {match["folder"] for _, match in weights if match["form"] == "safetensors"}
+    chosen = [
+        file for file, match in weights if match["form"] == "safetensors" or match["folder"] not in with_safetensors
+    ]
+    return [file for file in files if _SETTINGS.fullmatch(file.rfilename)] + chosen
+
+
+def gpu_available() -> bool:
+    """Whether models run on a CUDA device here."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def cache_folder() -> Path:
@@ -127,6 +243,143 @@ def content_revision(folder: Path) -> str:
                 file.seek((size - SAMPLED_BLOCK_BYTES) * block // (SAMPLED_BLOCKS - 1))
                 digest.update(file.read(SAMPLED_BLOCK_BYTES))
     return digest.hexdigest()[:16]
+
+
+def _repository(name: str) -> Path:
+    return cache_folder() / f"models--{name.replace('/', '--')}"
+
+
+def _names(files: Sequence[RepoSibling]) -> list[str]:
+    """As patterns that match these names only."""
+    return [re.sub(r"([*?[])", r"[\1]", file.rfilename) for file in files]
+
+
+def _within(seconds: float, call: Callable[[], ModelInfo]) -> ModelInfo | None:
+    """The call's value or error, or None if it takes longer: resolving a name has no time limit of its own."""
+    found: list[ModelInfo] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(call())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="ask the model hub", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    return found[0] if found else None
+
+
+def _ask_hub(name: str, revision: str | None, endpoint: str) -> ModelInfo:
+    """Which files the hub has, of which commit. Raises ModelUnavailable."""
+    wanted = f"{name} (revision {revision})" if revision else name
+    try:
+        return HfApi(endpoint=endpoint).model_info(
+            name, revision=revision, files_metadata=True, timeout=CONNECT_LIMIT_S / 2
+        )
+    except GatedRepoError as error:
+        raise ModelUnavailable(
+            f"{wanted} is given only to who accepted its terms: accept them at {endpoint}/{name} and set HF_TOKEN"
+        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ModelUnavailable(
+            f"{endpoint} has no model {wanted}, or it is private: check the name, or set HF_TOKEN"
+        ) from error
+    except OfflineModeIsEnabled as error:
+        raise ModelUnavailable(
+            f"{wanted} is not fetched because HF_HUB_OFFLINE is set: unset it, or {_WITHOUT_HUB}"
+        ) from error
+    except HfHubHTTPError as error:
+        raise _unreachable(name, endpoint, f"status {error.response.status_code}") from error
+    except Exception as error:  # the hub's library changed its HTTP library between versions
+        raise _unreachable(name, endpoint, f"{type(error).__name__}: {error}") from error
+
+
+_WITHOUT_HUB = (
+    "set HF_ENDPOINT to a mirror, or copy the model's folder from another machine and set RANK37_RERANKER (or "
+    "RANK37_EMBEDDER) to it"
+)
+
+
+def _unreachable(name: str, endpoint: str, what: str) -> ModelUnavailable:
+    return ModelUnavailable(f"{name} can't be fetched: {endpoint} can't be reached ({what}); {_WITHOUT_HUB}")
+
+
+def _check_space(name: str, needed_bytes: int) -> None:
+    existing = next(folder for folder in (cache_folder(), *cache_folder().absolute().parents) if folder.is_dir())
+    free_bytes = shutil.disk_usage(existing).free
+    if free_bytes < needed_bytes:
+        raise ModelUnavailable(
+            f"{name} needs {needed_bytes / 1e9:.1f} GB, {existing} has {free_bytes / 1e9:.1f} GB free: make room, or "
+            "set HF_HOME to another disk"
+        )
+
+
+def _fetch_blob(name: str, url: str, repository: Path, sha256: str, size: int, progress: Callable[[int], None]) -> None:
+    """Fetch one large file into the hub cache's `blobs` folder, where a file is named by its SHA-256.
+
+    Source: https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
+    """
+    blob = repository / "blobs" / sha256
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    partial = blob.with_name(f"{sha256}.partial")
+    lock_folder = cache_folder() / ".locks" / repository.name
+    lock_folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        # Another process may be at the same file; then its progress is ours.
+        with contextlib.suppress(filelock.Timeout), filelock.FileLock(lock_folder / f"{sha256}.lock", timeout=0.5):
+            if not blob.exists():
+                _fetch_file(name, url, partial, sha256, size, progress)
+                partial.replace(blob)
+            return
+        with contextlib.suppress(FileNotFoundError):
+            progress(partial.stat().st_size)
+
+
+def _fetch_file(name: str, url: str, path: Path, sha256: str, size: int, progress: Callable[[int], None]) -> None:
+    """Fetch a file, going on from what is there already, and check it."""
+    attempts_left = DOWNLOAD_ATTEMPTS
+    while True:
+        before = path.stat().st_size if path.exists() else 0
+        try:
+            if before < size:
+                _fetch_rest(url, path, before, progress)
+            break
+        except (httpx.HTTPError, OSError) as error:
+            advanced = path.exists() and path.stat().st_size > before
+            attempts_left = DOWNLOAD_ATTEMPTS if advanced else attempts_left - 1
+            rejected = isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500
+            if rejected or not attempts_left or not isinstance(error, httpx.HTTPError):
+                raise ModelUnavailable(
+                    f"the download of {name} broke off ({type(error).__name__}: {error}): run the command again, it "
+                    "goes on where it stopped"
+                ) from error
+            time.sleep(1.0)
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        path.unlink()
+        raise ModelUnavailable(
+            f"a file of {name} arrived damaged (SHA-256 {found[:16]}…, published {sha256[:16]}…): run the command again"
+        )
+
+
+def _fetch_rest(url: str, path: Path, before: int, progress: Callable[[int], None]) -> None:
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    if before:
+        headers["Range"] = f"bytes={before}-"
+    with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=READ_LIMIT_S) as response:
+        response.raise_for_status()
+        resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+        done = before if resumed else 0
+        with path.open("ab" if resumed else "wb") as file:
+            for piece in response.iter_bytes(DOWNLOAD_PIECE_BYTES):
+                file.write(piece)
+                done += len(piece)
+                progress(done)
 
 
 def _commit_of(repository: Path, revision: str) -> str:
