@@ -28,6 +28,7 @@ from reportlab.pdfbase.pdfmetrics import stringWidth
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import (
     BaseDocTemplate,
+    CondPageBreak,
     Flowable,
     Frame,
     HRFlowable,
@@ -45,6 +46,8 @@ DATA = Path(__file__).parent
 FRONT_MATTER_KEYS = {"title", "author", "date", "look", "paper", "summary"}
 REQUIRED_KEYS = {"title", "author", "date"}
 PAPERS = {"a4": A4, "letter": LETTER}
+ROOM_BELOW_HEADING = (92.0, 58.0, 54.0)
+"""Points that must be left on a page for a heading of each level to stand there; paragraphs may cross the border."""
 
 
 class SourceError(ValueError):
@@ -192,7 +195,14 @@ class _Styles:
     def __init__(self, look: Look) -> None:
         alignment = TA_JUSTIFY if look.justified else TA_LEFT
         self.body = ParagraphStyle(
-            "body", fontName=look.body, fontSize=look.size, leading=look.size * 1.35, alignment=alignment, spaceAfter=6
+            "body",
+            fontName=look.body,
+            fontSize=look.size,
+            leading=look.size * 1.35,
+            alignment=alignment,
+            spaceAfter=6,
+            allowWidows=0,
+            allowOrphans=0,
         )
         self.item = ParagraphStyle("item", self.body, spaceAfter=2.5)
         self.cell = ParagraphStyle(
@@ -208,9 +218,8 @@ class _Styles:
                 textColor=look.accent,
                 spaceBefore=before,
                 spaceAfter=after,
-                keepWithNext=1,
             )
-            for level, (size, before, after) in enumerate(((16.0, 16, 7), (12.5, 11, 4), (10.8, 8, 3)), start=1)
+            for level, (size, before, after) in enumerate(((16.0, 10, 6), (12.5, 6, 4), (10.8, 3, 3)), start=1)
         )
         self.title = ParagraphStyle(
             "title", fontName=look.heading, fontSize=24, leading=29, textColor=look.accent, spaceAfter=6
@@ -289,7 +298,7 @@ def render(source: Source) -> bytes:
             if block.level > previous_level + 1:
                 raise SourceError(f"{source.name}.md: heading {block.text!r} skips a level")
             previous_level = block.level
-            story.append(_heading(block, styles))
+            story += [CondPageBreak(ROOM_BELOW_HEADING[block.level - 1]), _heading(block, styles)]
         else:
             story.extend(_set_block(block, styles, look, template.width))
     template.build(story)

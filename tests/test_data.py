@@ -1,0 +1,166 @@
+"""The sample PDFs and labelled questions are what their sources say, and they tell the stories they are there for."""
+
+import doctest
+import importlib.util
+import json
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+DATA = Path(__file__).parents[1] / "data"
+PDFS = sorted(DATA.glob("pdfs/*.pdf"))
+SOURCES = sorted(DATA.glob("sources/*.md"))
+
+
+@pytest.fixture(scope="module")
+def builder() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("sample_data_build", DATA / "build.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def built(builder: ModuleType) -> tuple[dict[str, bytes], list[dict]]:
+    """PDFs and question rows, built anew from the sources."""
+    return builder.build(DATA)
+
+
+@pytest.fixture(scope="module")
+def committed_pages(builder: ModuleType) -> dict[str, list[str]]:
+    """Folded text of each page of the PDFs in the repository."""
+    return {path.name: [builder.fold(page) for page in builder.page_texts(path.read_bytes())] for path in PDFS}
+
+
+@pytest.fixture(scope="module")
+def questions() -> list[dict]:
+    return [json.loads(line) for line in (DATA / "questions.jsonl").read_text("utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def insurance_passages(builder: ModuleType) -> list[tuple[str, str]]:
+    """(heading, text) of each section of the insurer's contracts."""
+    passages: list[tuple[str, str]] = []
+    for path in SOURCES:
+        if not path.name.startswith("insurance-"):
+            continue
+        for block in builder.read_source(path).blocks:
+            if isinstance(block, builder.Heading):
+                passages.append((block.text, ""))
+                continue
+            if isinstance(block, builder.Grid):
+                text = " ".join(cell for row in block.rows for cell in row)
+            else:
+                text = " ".join(block.texts) if isinstance(block, builder.Items) else block.text
+            heading, before = passages[-1]
+            passages[-1] = (heading, f"{before} {text}".strip())
+    return [passage for passage in passages if passage[1]]
+
+
+def test_every_committed_pdf_says_what_its_source_says(builder, built, committed_pages):
+    pdfs, _ = built
+    assert sorted(committed_pages) == sorted(pdfs)
+    # Compared by their text: compressed bytes can differ between versions of reportlab and zlib.
+    for name, pdf in pdfs.items():
+        assert committed_pages[name] == [builder.fold(page) for page in builder.page_texts(pdf)], (
+            f"{name} is not what its source says: run python data/build.py"
+        )
+
+
+def test_committed_questions_are_the_resolved_sources(built, questions):
+    assert questions == built[1], "run python data/build.py"
+
+
+def test_building_again_gives_the_same_bytes(builder, built):
+    source = builder.read_source(DATA / "sources" / "insurance-critical-illness.md")
+    assert builder.render(source) == built[0]["insurance-critical-illness.pdf"]
+
+
+def test_there_are_enough_documents_and_questions(questions):
+    assert len(PDFS) >= 8
+    assert sum(row["answerable"] for row in questions) >= 60
+    assert sum(not row["answerable"] for row in questions) >= 30
+    assert sum(row.get("why", "").startswith("near miss") for row in questions) >= 10
+
+
+def test_evidence_stands_on_its_page_and_holds_the_answers(builder, committed_pages, questions):
+    for row in questions:
+        for evidence in row["evidence"]:
+            page = committed_pages[evidence["doc"]][evidence["page_index0"]]
+            assert builder.fold(evidence["text"]) in page, row["_id"]
+        quoted = " ".join(evidence["text"] for evidence in row["evidence"])
+        assert all(builder.fold(answer) in quoted for answer in row["answers"]), row["_id"]
+        assert bool(row["evidence"]) == bool(row["answers"]) == row["answerable"], row["_id"]
+
+
+def test_question_ids_and_texts_are_unique(questions):
+    for field in ("_id", "text"):
+        assert max(Counter(row[field] for row in questions).values()) == 1
+
+
+def test_only_one_of_many_waiting_periods_is_that_of_critical_illness(insurance_passages):
+    assert sum("waiting period" in text.lower() for _, text in insurance_passages) > 20
+    said = [passage for passage in insurance_passages if re.search(r"180 days|hundred and eighty", passage[1])]
+    assert len(said) == 1
+    heading, text = said[0]
+    assert "critical illness" in text
+    assert "waiting period" in text
+    assert "waiting" not in heading.lower()
+
+
+def test_contracts_repeat_no_text_verbatim(insurance_passages):
+    texts = Counter(text for _, text in insurance_passages)
+    assert len(texts) >= 170
+    assert max(texts.values()) == 1
+
+
+def test_pdf_has_title_author_and_an_outline_entry_for_each_heading(builder, built):
+    import pypdfium2
+
+    source = builder.read_source(DATA / "sources" / "insurance-dental-care.md")
+    document = pypdfium2.PdfDocument(built[0]["insurance-dental-care.pdf"])
+    metadata = document.get_metadata_dict()
+    assert metadata["Title"] == "Dental Care Plan"
+    assert metadata["Author"] == "Alder Mutual Insurance Society"
+    headings = [block.text for block in source.blocks if isinstance(block, builder.Heading)]
+    assert [bookmark.get_title() for bookmark in document.get_toc()] == headings
+    document.close()
+
+
+def test_evidence_that_stands_nowhere_names_its_question(builder):
+    row = {"id": "q1", "text": "How long?", "answers": ["9 days"], "doc": "a.pdf", "evidence": ["lasts 9 days"]}
+    with pytest.raises(builder.SourceError, match=r"'q1'.*isn't on any page of a\.pdf"):
+        builder.resolve_question(row, {"a.pdf": ["It lasts 8 days."]})
+
+
+def test_answer_outside_the_evidence_names_its_question(builder):
+    # "19 days" holds the characters "9 days", but not the answer.
+    row = {"id": "q2", "text": "How long?", "answers": ["9 days"], "doc": "a.pdf", "evidence": ["lasts 19 days"]}
+    with pytest.raises(builder.SourceError, match="'q2'.*'9 days' isn't within the evidence"):
+        builder.resolve_question(row, {"a.pdf": ["It lasts 19 days."]})
+
+
+def test_evidence_on_two_pages_makes_both_gold(builder):
+    row = {"id": "q3", "text": "How long?", "answers": ["9 days"], "doc": "a.pdf", "evidence": ["lasts 9 days"]}
+    resolved = builder.resolve_question(row, {"a.pdf": ["It lasts\r\n9 days.", "Nothing.", "So it lasts 9 days."]})
+    assert [evidence["page_index0"] for evidence in resolved["evidence"]] == [0, 2]
+
+
+def test_source_with_a_character_that_the_fonts_lack_is_refused(builder, tmp_path):
+    path = tmp_path / "odd.md"
+    path.write_text("---\ntitle: Odd\nauthor: A\ndate: today\n---\n\n# One\n\nat least ≥ 5\n", "utf-8")
+    with pytest.raises(builder.SourceError, match=r"odd\.md.*≥"):
+        builder.read_source(path)
+
+
+def test_worked_examples(builder):
+    result = doctest.testmod(builder)
+    assert result.attempted >= 3
+    assert result.failed == 0
