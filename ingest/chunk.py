@@ -286,12 +286,14 @@ def _pieces(
     ruler: _Ruler,
 ) -> list[_Piece]:
     """The sentences outside of running lines; those too long for a chunk in parts."""
+    skipped_of: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for number, start, end in left_out:
+        skipped_of[number].append((start, end))
     sentences: list[tuple[Page, int, int, bool]] = []
     for page in pages:
-        skipped = [(start, end) for number, start, end in left_out if number == page.number]
         last_end = None
         for start, end in split_sentences(page.text):
-            if any(first <= start < last for first, last in skipped):
+            if any(first <= start < last for first, last in skipped_of[page.number]):
                 continue
             # a paragraph may go on from the page before
             opens = not page.text[start].islower() if last_end is None else "\n" in page.text[last_end:start]

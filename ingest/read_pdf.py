@@ -1,0 +1,527 @@
+"""A PDF file to a Document and Pages: pypdfium2 reads text and boxes, pypdf metadata, outline and what pdfium can't.
+
+It runs in the calling process, without any limit on time or memory: files from outside go through
+`ingest.reader_process`. It does no OCR.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pypdf
+import pypdfium2
+import pypdfium2.raw as pdfium
+
+from ingest.chunk import Heading
+from ingest.layout import OutlineEntry, PageLayout, PrintedLine, PrintedWord, find_headings, lay_out
+from ingest.mend import is_cjk, mend_plain, mend_word, readability
+from rag.errors import FileRefused
+from rag.types import Box, Document, Page
+
+PDFIUM_LOCK = threading.RLock()
+"""pdfium is not safe to call from two threads of one process: hold this around every use of it, rendering too."""
+
+HEADER_BYTES = 1024
+"""The header `%PDF` may stand this deep in a file, as Acrobat and both readers accept it."""
+
+_MAX_OUTLINE_ENTRIES = 10_000
+_MILD_GARBLING = 0.03
+_LINE_HYPHEN = 0x02
+_BOLD_NAME = re.compile(rb"bold|black|heavy|semibold|demi", re.IGNORECASE)
+_JUNK_TITLE = re.compile(
+    r"(?:microsoft \w+ - .*|untitled.*|(?:no )?title|document\s?\d*|slide \d+|powerpoint presentation|presentation\d*"
+    r"|.*\.(?:docx?|rtf|odt|pages|tex|dvi|indd|qxd|pptx?|xlsx?|html?|pdf|tmp|txt|fm|p65|eps|ps|cdr|ai)|[\W\d_]*|.)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it warns of every oddity that it works around
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDocument:
+    """All that was read of a file."""
+
+    document: Document
+    pages: tuple[Page, ...]
+    """Every page, in order; those without readable text are empty."""
+    headings: tuple[Heading, ...]
+    """In reading order."""
+    pages_without_text: tuple[int, ...]
+    """1-based numbers."""
+    warnings: tuple[str, ...]
+    """What a person should know, one sentence each."""
+
+
+def document_id(data: bytes) -> str:
+    """The content hash that identifies a document: the first 32 hexadecimal digits of its SHA-256.
+
+    >>> document_id(b"%PDF-1.7")
+    '50d2bd11dd29c30fbbb7d3fbf4ad6c85'
+    """
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def check_is_pdf(path: Path, source: str) -> None:
+    """Look for the header of a PDF, whatever the file is called. Raises FileRefused (not_a_pdf)."""
+    with path.open("rb") as file:
+        head = file.read(HEADER_BYTES)
+    if b"%PDF" in head:
+        return
+    if not head:
+        kind = "it is empty"
+    elif head.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
+        kind = "it is a web page: print it to a PDF first"
+    elif head.startswith(b"PK\x03\x04"):
+        kind = "it is a zip archive or an Office document: export it as PDF first"
+    else:
+        kind = f"its first {HEADER_BYTES} bytes hold no %PDF header: export it as PDF first"
+    raise FileRefused("not_a_pdf", f"{source} is not a PDF: {kind}")
+
+
+def open_pdf(path: Path, *, source: str | None = None, max_pages: int | None = None) -> PdfFile:
+    """Open a file for reading in this process; use it as a context manager.
+
+    Args:
+        path: The file.
+        source: Its name as the person gave it; None: the name of `path`.
+        max_pages: Refuse a longer file.
+
+    Raises:
+        FileRefused: not_a_pdf, needs_password, damaged or too_many_pages.
+    """
+    return PdfFile(path, source or path.name, max_pages)
+
+
+def read_pdf(
+    path: Path,
+    *,
+    source: str | None = None,
+    max_pages: int | None = None,
+    words: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> ReadDocument:
+    """Read a whole file in this process. Raises FileRefused."""
+    with open_pdf(path, source=source, max_pages=max_pages) as pdf:
+        pages = []
+        for page in pdf.pages(words=words):
+            pages.append(page)
+            if progress:
+                progress(page.number, pdf.document.page_count)
+        return pdf.finish(pages)
+
+
+class PdfFile:
+    """An open PDF. Safe to use from several threads, one at a time gets in."""
+
+    document: Document
+
+    def __init__(self, path: Path, source: str, max_pages: int | None = None) -> None:
+        self._path, self._source = path, source
+        check_is_pdf(path, source)
+        self._layouts: list[tuple[int, PageLayout]] = []
+        self._without_text: list[int] = []
+        self._unreadable: list[int] = []
+        self._garbled: list[int] = []
+        self._partly: list[int] = []
+        self._second_reader: list[int] = []
+        self._pypdf: pypdf.PdfReader | None = None
+        self._pypdf_failed = False
+        with PDFIUM_LOCK:
+            self._pdfium = self._open_pdfium()
+            try:
+                page_count = self._count_pages()
+                if max_pages is not None and page_count > max_pages:
+                    raise FileRefused(
+                        "too_many_pages",
+                        f"{source} has {page_count} pages, the limit is {max_pages}: split it, or raise "
+                        "RANK37_MAX_PAGES",
+                    )
+                with path.open("rb") as file:
+                    identity = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+                self.document = Document(identity, self._title(), source, page_count)
+            except BaseException:
+                self.close()
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the file."""
+        with PDFIUM_LOCK:
+            if self._pdfium is not None:
+                self._pdfium.close()
+                self._pdfium = None
+            if self._pypdf is not None:
+                self._pypdf.close()
+                self._pypdf = None
+
+    def pages(self, *, words: bool = False) -> Iterator[Page]:
+        """Every page in order, one at a time; pages without readable text are empty."""
+        for number in range(1, self.document.page_count + 1):
+            yield self.page(number, words=words)
+
+    def page(self, number: int, *, words: bool = False) -> Page:
+        """Read one page.
+
+        Args:
+            number: 1-based.
+            words: Whether to give word boxes, too. The text is the same either way.
+        """
+        with PDFIUM_LOCK:
+            layout, width, height = self._read(number)
+        self._layouts.append((number, layout))
+        return Page(self.document.id, number, layout.text, layout.words if words else (), width, height)
+
+    def finish(self, pages: list[Page]) -> ReadDocument:
+        """What was found, once all pages are read. Raises FileRefused (damaged, no_text_layer)."""
+        count = self.document.page_count
+        if len(self._unreadable) >= count:
+            raise FileRefused(
+                "damaged",
+                f"{self._source}: none of its {count} pages can be read: open and save it with another program",
+            )
+        if len(self._without_text) >= count:
+            raise FileRefused("no_text_layer", f"{self._source}: {self._tell_missing_text()}")
+        warnings = []
+        if self._without_text:
+            warnings.append(self._tell_missing_text())
+        if self._partly:
+            warnings.append(f"{_name_pages(self._partly)} in part: some characters are unreadable and left out")
+        if self._second_reader:
+            warnings.append(f"{_name_pages(self._second_reader)} was read by the second reader: no boxes to highlight")
+        if self._is_dynamic_form():
+            warnings.append("it is an XFA form: only the placeholder page that viewers show is read; print it to a PDF")
+        headings = find_headings(sorted(self._layouts, key=lambda item: item[0]), self._outline())
+        return ReadDocument(
+            self.document, tuple(pages), tuple(headings), tuple(sorted(self._without_text)), tuple(warnings)
+        )
+
+    def _tell_missing_text(self) -> str:
+        parts = []
+        plain = [number for number in self._without_text if number not in {*self._garbled, *self._unreadable}]
+        if plain:
+            has = "has" if len(plain) == 1 else "have"
+            parts.append(f"{_name_pages(plain)} {has} no text layer: run OCR (such as ocrmypdf) and add the file again")
+        if self._garbled:
+            has = "has" if len(self._garbled) == 1 else "have"
+            parts.append(
+                f"{_name_pages(self._garbled)} {has} a garbled text layer (a font without a usable Unicode map): run "
+                "OCR that replaces the text (such as ocrmypdf --force-ocr) and add the file again"
+            )
+        if self._unreadable:
+            parts.append(f"{_name_pages(self._unreadable)} can't be read: open and save the file with another program")
+        return "; ".join(parts)
+
+    # Opening
+
+    def _open_pdfium(self) -> Any:
+        try:
+            return pypdfium2.PdfDocument(self._path)
+        except pypdfium2.PdfiumError as error:
+            code = getattr(error, "err_code", None)
+            reader = self._reader()
+            if code == pdfium.FPDF_ERR_PASSWORD and (reader is None or reader.is_encrypted and not self._unlocked):
+                raise FileRefused(
+                    "needs_password",
+                    f"{self._source} needs a password: save a copy without one and add that",
+                ) from None
+            if code == pdfium.FPDF_ERR_SECURITY and (reader is None or not self._unlocked):
+                raise FileRefused(
+                    "needs_password",
+                    f"{self._source} is encrypted by a method other than a password: save a copy without encryption "
+                    "and add that",
+                ) from None
+            if reader is None:
+                raise FileRefused(
+                    "damaged", f"{self._source} is damaged, no reader can open it: get it anew, or repair it"
+                ) from None
+            return None
+
+    def _reader(self) -> pypdf.PdfReader | None:
+        """The second reader, opened at first use; None where it can't open the file."""
+        if self._pypdf is None and not self._pypdf_failed:
+            self._unlocked = True
+            try:
+                self._pypdf = pypdf.PdfReader(self._path)
+                if self._pypdf.is_encrypted:
+                    self._unlocked = bool(self._pypdf.decrypt(""))
+            except Exception:  # broken files make it raise errors of every kind
+                self._pypdf_failed = True
+        return self._pypdf
+
+    def _count_pages(self) -> int:
+        count = len(self._pdfium) if self._pdfium is not None else 0
+        if not count and (reader := self._reader()) is not None:
+            with suppress(Exception):
+                count = len(reader.pages)
+        if not count:
+            raise FileRefused("damaged", f"{self._source} is damaged, it holds no page: get it anew, or repair it")
+        return count
+
+    def _title(self) -> str:
+        titles: list[object] = []
+        if (reader := self._reader()) is not None and self._unlocked:
+            with suppress(Exception):
+                titles.append(reader.metadata.title if reader.metadata else None)
+        if self._pdfium is not None:
+            with suppress(Exception):
+                titles.append(self._pdfium.get_metadata_value("Title"))
+        stem = Path(self._source).stem
+        for title in titles:
+            if isinstance(title, str) and (mended := _mend_line(title)) and not _JUNK_TITLE.fullmatch(mended):
+                return mended
+        return _mend_line(stem) or stem or "PDF"
+
+    def _outline(self) -> list[OutlineEntry]:
+        entries: list[OutlineEntry] = []
+        reader = self._reader()
+        if reader is None or not self._unlocked:
+            return entries
+
+        def walk(items: list[Any]) -> None:
+            for item in items:
+                if len(entries) >= _MAX_OUTLINE_ENTRIES:
+                    return
+                if isinstance(item, list):
+                    walk(item)
+                    continue
+                with suppress(Exception):  # one broken bookmark spoils no other
+                    index = reader.get_destination_page_number(item)
+                    title = _mend_line(str(item.title))
+                    if index is None or index < 0 or not title:
+                        continue
+                    top = item.top
+                    page = reader.pages[index]
+                    distance = None
+                    if isinstance(top, int | float) and not page.get("/Rotate"):
+                        distance = float(page.cropbox.top) - float(top)
+                    entries.append(OutlineEntry(index + 1, title, distance))
+
+        with suppress(Exception):  # a broken outline is as good as none
+            walk(reader.outline)
+        return entries
+
+    def _is_dynamic_form(self) -> bool:
+        with suppress(Exception):
+            reader = self._reader()
+            return reader is not None and bool(reader.xfa) and self.document.page_count <= 2
+        return False
+
+    # Reading a page
+
+    def _read(self, number: int) -> tuple[PageLayout, float, float]:
+        layout, width, height, bad_share = PageLayout("", (), ()), 0.0, 0.0, 0.0
+        garbled = readable = False
+        if self._pdfium is not None:
+            with suppress(pypdfium2.PdfiumError):
+                layout, width, height, raw = _read_with_pdfium(self._pdfium, number - 1)
+                readable = True
+                garbled, bad_share = (judged := readability(raw)).garbled, judged.bad_share
+        if garbled or not _has_text(layout.text):
+            second = self._read_with_pypdf(number)
+            if second is not None:
+                readable = True
+                judged = readability(second)
+                text = mend_plain(second)
+                if not judged.garbled and _has_text(text):
+                    layout, garbled, bad_share = PageLayout(text, (), ()), False, judged.bad_share
+                    self._second_reader.append(number)
+                elif judged.garbled:
+                    garbled = True
+        if garbled or not _has_text(layout.text):
+            layout = PageLayout("", (), ())
+            self._without_text.append(number)
+            if not readable:
+                self._unreadable.append(number)
+            elif garbled:
+                self._garbled.append(number)
+        elif bad_share > _MILD_GARBLING:
+            self._partly.append(number)
+        return layout, width, height
+
+    def _read_with_pypdf(self, number: int) -> str | None:
+        """The raw text of a page; None where it can't be read. A page without fonts, such as a scan, isn't parsed."""
+        reader = self._reader()
+        if reader is None or not self._unlocked:
+            return None
+        try:
+            page = reader.pages[number - 1]
+            return page.extract_text() if _has_fonts(page.get("/Resources"), 4) else ""
+        except Exception:  # broken files make it raise errors of every kind
+            return None
+
+
+def _has_fonts(resources: Any, depth: int) -> bool:
+    resources = resources.get_object() if resources is not None else {}
+    if resources.get("/Font"):
+        return True
+    forms = resources.get("/XObject")
+    if depth and forms is not None:
+        for form in forms.get_object().values():
+            inner = form.get_object()
+            if inner.get("/Subtype") == "/Form" and _has_fonts(inner.get("/Resources"), depth - 1):
+                return True
+    return False
+
+
+def _has_text(text: str) -> bool:
+    return any(character.isalnum() for character in text)
+
+
+def _mend_line(text: str) -> str:
+    return " ".join(word for word in map(mend_word, text.split()) if word)
+
+
+def _name_pages(numbers: list[int]) -> str:
+    """Name pages, neighbours as a range.
+
+    >>> _name_pages([3]), _name_pages([1, 2, 3, 7])
+    ('page 3', 'pages 1-3 and 7')
+    """
+    ranges: list[list[int]] = []
+    for number in sorted(numbers):
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    names = [f"{first}-{last}" if last > first else str(first) for first, last in ranges]
+    if len(names) > 20:
+        names = [*names[:19], f"{len(names) - 19} more ranges"]
+    listing = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+    return f"page{'s' if len(numbers) > 1 else ''} {listing}"
+
+
+def _read_with_pdfium(document: Any, index: int) -> tuple[PageLayout, float, float, str]:
+    """Layout, width, height and raw text of a page. Raises PdfiumError."""
+    page = document[index]
+    try:
+        width, height = page.get_size()
+        place = _displayed_box(page)
+        text_page = page.get_textpage()
+        try:
+            lines, raw = _printed_lines(text_page, place)
+        finally:
+            text_page.close()
+    finally:
+        page.close()
+    return lay_out(lines), width, height, raw
+
+
+def _displayed_box(page: Any) -> Callable[[float, float, float, float], Box]:
+    """The map from page coordinates (left, bottom, right, top; y upwards) to a Box on the page as displayed."""
+    left, bottom, right, top = page.get_bbox()
+    match page.get_rotation():
+        case 90:
+            return lambda x0, y0, x1, y1: Box(y0 - bottom, x0 - left, y1 - bottom, x1 - left)
+        case 180:
+            return lambda x0, y0, x1, y1: Box(right - x1, y0 - bottom, right - x0, y1 - bottom)
+        case 270:
+            return lambda x0, y0, x1, y1: Box(top - y1, right - x1, top - y0, right - x0)
+        case _:
+            return lambda x0, y0, x1, y1: Box(x0 - left, top - y1, x1 - left, top - y0)
+
+
+def _printed_lines(text_page: Any, place: Callable[[float, float, float, float], Box]) -> tuple[list[PrintedLine], str]:
+    """The lines in pdfium's order, and the raw text.
+
+    Characters are asked for one by one: the text that pdfium gives as a whole can leave some out, and then its indices
+    are not those of the boxes.
+    """
+    count = text_page.count_chars()
+    codes = [pdfium.FPDFText_GetUnicode(text_page, index) for index in range(count)]
+    lines: list[PrintedLine] = []
+    words: list[PrintedWord] = []
+    start: int | None = None  # of the word being read
+    glyphs = _Glyphs(text_page, place)
+
+    def end_word(end: int) -> None:
+        nonlocal start
+        if start is not None:
+            text = mend_word("".join(map(chr, codes[start:end])))
+            if text == "..." and words and words[-1].text == text:
+                text = ""  # a leader of spaced dots
+            if text:
+                words.append(glyphs.word(text, start, end - 1))
+            start = None
+
+    def end_line(broken_word: bool) -> None:
+        nonlocal words
+        if words:
+            lines.append(PrintedLine(words, broken_word))
+        words = []
+
+    for index, code in enumerate(codes):
+        if code in (10, 13):
+            end_word(index)
+            end_line(broken_word=False)
+        elif code == _LINE_HYPHEN and pdfium.FPDFText_IsHyphen(text_page, index) == 1:
+            end_word(index)
+            end_line(broken_word=True)
+        elif code <= 32 or code in (0xA0, 0x3000) or 0x2000 <= code <= 0x200A:
+            end_word(index)
+        elif code > 0x3000 and is_cjk(chr(code)):
+            end_word(index)
+            start = index
+            end_word(index + 1)
+        elif start is None:
+            start = index
+    end_word(count)
+    end_line(broken_word=False)
+    return lines, "".join(map(chr, codes))
+
+
+class _Glyphs:
+    """Boxes, sizes and weights of the characters of a page."""
+
+    def __init__(self, text_page: Any, place: Callable[[float, float, float, float], Box]) -> None:
+        self._text_page = text_page
+        self._place = place
+        self._rectangle = pdfium.FS_RECTF()
+        self._matrix = pdfium.FS_MATRIX()
+        self._name = (pypdfium2.raw.ctypes.c_char * 128)()
+        self._flags = pypdfium2.raw.ctypes.c_int()
+        self._styles: dict[int | None, tuple[float, bool]] = {}
+
+    def word(self, text: str, first: int, last: int) -> PrintedWord:
+        box = self._box(first)
+        if last > first:
+            end = self._box(last)
+            box = (min(box[0], end[0]), min(box[1], end[1]), max(box[2], end[2]), max(box[3], end[3]))
+        size, bold = self._style(first)
+        return PrintedWord(text, self._place(*box), size, bold)
+
+    def _box(self, index: int) -> tuple[float, float, float, float]:
+        """Left, bottom, right, top by the font's ascent and descent; by the glyph where the font has none."""
+        box = self._rectangle
+        if pdfium.FPDFText_GetLooseCharBox(self._text_page, index, box) and box.top > box.bottom:
+            return box.left, box.bottom, box.right, box.top
+        with suppress(pypdfium2.PdfiumError):
+            left, bottom, right, top = self._text_page.get_charbox(index)
+            return left, bottom, right, top
+        return 0.0, 0.0, 0.0, 0.0
+
+    def _style(self, index: int) -> tuple[float, bool]:
+        """Size in points and boldness: the same for all characters of a text object, which is asked for once."""
+        found = pdfium.FPDFText_GetTextObject(self._text_page, index)
+        key = pypdfium2.raw.ctypes.addressof(found.contents) if found else None
+        if key is None or key not in self._styles:
+            size = pdfium.FPDFText_GetFontSize(self._text_page, index)
+            matrix = self._matrix
+            if pdfium.FPDFText_GetMatrix(self._text_page, index, matrix):
+                size *= abs(matrix.a * matrix.d - matrix.b * matrix.c) ** 0.5
+            pdfium.FPDFText_GetFontInfo(self._text_page, index, self._name, 128, self._flags)
+            weight = pdfium.FPDFText_GetFontWeight(self._text_page, index)
+            self._styles[key] = (size, weight >= 700 or _BOLD_NAME.search(self._name.value) is not None)
+        return self._styles[key]
