@@ -18,6 +18,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from rag.errors import BadInput, Rank37Error
 from rag.settings import DEFAULT_RERANKER, load_settings
+from rag.training.command import add_train_command
 
 EXIT_OUTAGE = 1
 EXIT_BAD_INPUT = 2
@@ -58,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--limit", type=int, metavar="N", help="only the first N questions, for a quick look")
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
     evaluate.set_defaults(run=_evaluate)
+
+    add_train_command(commands)
 
     models = commands.add_parser("models", help="list the models in use, or fetch one from the hub")
     actions = models.add_subparsers(required=True, metavar="ACTION")
@@ -102,14 +105,39 @@ def _ask(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from rag.evaluation.pdf_questions import evaluate_folder, print_report
+    from ingest.files import find_pdfs
+    from ingest.write import Ingester, ingest_files
+    from rag.evaluation.pages import ask_all, print_summary, summary
+    from rag.evaluation.questions import read_questions
+    from rag.terminal import progress_bars
+    from rag.wiring import open_embedder, open_engines, open_index
 
+    name = options.set.resolve().name
     settings = load_settings(data_dir=options.data_dir)
-    report = evaluate_folder(options.set, settings, limit=options.limit)
+    settings = settings.model_copy(update={"collection": f"evaluation-{name}"})
+    questions = read_questions(options.set)[: options.limit]
+    embedder = open_embedder(settings)
+    index = open_index(settings, embedder.identity)
+    with progress_bars() as show:
+        try:
+            ingester = Ingester.from_settings(settings, embedder, index)
+            files = list(find_pdfs([options.set / "pdfs"]))
+            for done, _ in enumerate(ingest_files(ingester, files), start=1):
+                show(f"ingesting {len(files)} documents", done, len(files))
+            engines = open_engines(settings, embedder=embedder, index=index)
+            asked = ask_all(
+                questions,
+                engines,
+                settings.policy,
+                progress=lambda done, total: show(f"asking {total} questions", done, total),
+            )
+        finally:
+            index.close()
+    report = summary(name, asked, engines, settings.policy)
     if options.json:
         print(json.dumps(report, ensure_ascii=False))
     else:
-        print_report(report, Console())
+        print_summary(report, Console())
     return 0
 
 

@@ -82,6 +82,11 @@ def open_rerankers(settings: Settings) -> tuple[Reranker, Reranker]:
     return named, _quicker(named, embedded)
 
 
+def open_named_reranker(name: str, settings: Settings) -> Reranker:
+    """The reranker of that name or folder, whatever the settings name."""
+    return open_rerankers(settings.model_copy(update={"reranker": name, "reranker_revision": None}))[0]
+
+
 def _quicker(named: CrossEncoderReranker, embedded: CrossEncoderReranker) -> Reranker:
     """On a GPU the passages' reranker also scores sentences; on a CPU the embedded one does."""
     return named if named.on_gpu else embedded

@@ -1,0 +1,1 @@
+"""Train a reranker: mine hard negatives, fine-tune, distil, calibrate, promote. Nothing here runs while answering."""

@@ -1,0 +1,33 @@
+"""How a model is trained: plain values, so that a command line can offer them without loading a library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """How a model is trained."""
+
+    epochs: float = 1.0
+    groups_per_step: int = 8
+    learning_rate: float = 5e-5
+    warmup_share: float = 0.05
+    max_tokens: int = 256
+    """Pairs are cut to this length in training; at use the model reads what its positions allow."""
+    pointwise_weight: float = 0.5
+    temperature: float = 0.15
+    held_out: int = 200
+    """Groups kept aside, on which training stops early."""
+    evaluate_every: int = 500
+    """Steps between two looks at the held-out groups; also between two checkpoints."""
+    patience: int = 3
+    """Looks without improvement after which training stops."""
+    freeze_embeddings: bool = True
+    freeze_layers: int = 0
+    """How many of the lowest encoder layers stay as they are."""
+    lora_rank: int = 0
+    """0: all weights are trained; else LoRA adapters of this rank, merged when saved."""
+    bf16: bool | None = None
+    """None: where the processor has it."""
+    seed: int = 37
