@@ -91,8 +91,8 @@ def answer_question(
         listen(RankingReady(replace(trace, timings_ms=stages.timings_ms())))
 
         if not trace.kept:
-            reason = "below_floor" if trace.ranked else "no_candidates"
-            return Result(Refusal(reason, trace.best_score), replace(trace, timings_ms=stages.timings_ms()))
+            refusal = Refusal("below_floor" if trace.ranked else "no_candidates", trace.best_score)
+            return Result(refusal, replace(trace, timings_ms=stages.timings_ms()))
         with stages.timed("answer"):
             outcome, trace = _answer(trace, engines, policy, listen)
         return Result(outcome, replace(trace, timings_ms=stages.timings_ms()))
