@@ -1,0 +1,32 @@
+"""The Streamlit app: page setup and navigation. Run it with `streamlit run app.py`; the pages are in `ui/`."""
+
+import logging
+from pathlib import Path
+
+import streamlit as st
+
+from ui import ask, documents
+from ui.problems import problems_shown
+from ui.sidebar import show_sidebar
+from ui.workspace import open_workspace
+
+for name in ("rag", "ingest", "ui"):
+    logging.getLogger(name).setLevel(logging.INFO)
+logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
+st.set_page_config("Rank37", page_icon=":material/swap_vert:", layout="wide")
+UI = Path(__file__).parent / "ui"
+st.logo(UI / "logo.svg", size="large")
+st.html(UI / "style.css")
+
+page = st.navigation(
+    [
+        st.Page(ask.show, title="Ask", icon=":material/forum:", default=True),
+        st.Page(documents.show, title="Documents", icon=":material/description:", url_path="documents"),
+    ]
+)
+with problems_shown(retry_key="open_again"):
+    workspace = open_workspace()
+    with st.sidebar, problems_shown():
+        show_sidebar(workspace)
+    page.run()

@@ -1,0 +1,121 @@
+"""One question on its way through the pipeline, in a thread of its own.
+
+A page reruns whenever a person touches it; the question must survive that. So the page only looks at `progress()`, and
+nothing here draws.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from rag.errors import Rank37Error
+from rag.types import Event, RankingReady, ReplyText, RerankProgress, Result, Stage, StageStarted, Trace
+
+_log = logging.getLogger(__name__)
+
+Ask = Callable[[Callable[[Event], None]], Result]
+"""Answers the question, calling the listener with events on the way."""
+
+
+class AskStopped(Exception):
+    """The person stopped the question."""
+
+
+class UnexpectedFault(Rank37Error):
+    """A fault of the program itself; its details are in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskProgress:
+    """How far a question has come."""
+
+    stage: Stage | None = None
+    stage_started: float = 0.0
+    """`time.monotonic()` at the start of the stage."""
+    reranked: int = 0
+    to_rerank: int = 0
+    trace: Trace | None = None
+    """Set as soon as the ranking is ready."""
+    draft: str = ""
+    """The LLM's reply so far, its citations not yet checked."""
+    result: Result | None = None
+    error: Rank37Error | None = None
+    stopped: bool = False
+    stages: tuple[Stage, ...] = field(default=())
+    """The stages so far, the running one last."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come."""
+        return self.result is not None or self.error is not None or self.stopped
+
+
+class Asking:
+    """A question being answered. Safe to look at from any thread."""
+
+    def __init__(self, question: str, ask: Ask) -> None:
+        self.question = question
+        self._ask = ask
+        self._progress = AskProgress()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="asking", daemon=True)
+
+    def start(self) -> None:
+        """Begin, unless it has begun already."""
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Give up at the next event; what was done is discarded."""
+        self._stop.set()
+
+    def progress(self) -> AskProgress:
+        """How far it has come by now."""
+        return self._progress
+
+    def wait(self, timeout_s: float) -> AskProgress:
+        """Wait for the end, or for the time to pass."""
+        self._thread.join(timeout_s)
+        return self._progress
+
+    def _run(self) -> None:
+        try:
+            result = self._ask(self._listen)
+        except AskStopped:
+            self._progress = replace(self._progress, stopped=True)
+        except Rank37Error as error:
+            _log.warning("question not answered: %s: %s", type(error).__name__, error)
+            self._progress = replace(self._progress, error=error)
+        except Exception as error:
+            if self._stop.is_set():  # whatever the engine made of AskStopped
+                self._progress = replace(self._progress, stopped=True)
+                return
+            _log.exception("question not answered")
+            fault = UnexpectedFault(
+                f"Rank37 met a fault of its own ({type(error).__name__}). The details are in the terminal's log; "
+                "asking again may help."
+            )
+            if self._progress.trace:
+                fault.attach(self._progress.trace)
+            self._progress = replace(self._progress, error=fault)
+        else:
+            self._progress = replace(self._progress, result=result)
+
+    def _listen(self, event: Event) -> None:
+        if self._stop.is_set():
+            raise AskStopped
+        now = self._progress
+        match event:
+            case StageStarted(stage):
+                now = replace(now, stage=stage, stage_started=time.monotonic(), stages=(*now.stages, stage))
+            case RerankProgress(done, total):
+                now = replace(now, reranked=done, to_rerank=total)
+            case RankingReady(trace):
+                now = replace(now, trace=trace)
+            case ReplyText(text):
+                now = replace(now, draft=now.draft + text)
+        self._progress = now

@@ -1,0 +1,195 @@
+"""How the ingestion queue stands: one line while files are on their way, and the full list with every outcome.
+
+It draws what the queue says; files are brought in by `ingest.queue`'s own thread, so that asking goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from ingest.queue import ENDED, JobView
+from rag.errors import Rank37Error
+from ui.problems import problems_shown, show_problem
+from ui.words import as_html, as_markdown, count, duration, page_list
+from ui.workspace import Workspace
+
+REFRESH_S = 1.0
+FINISHED_SHOWN = 200
+WAITING_SHOWN = 20
+
+_STAGES = {
+    "read": ("reading", "page"),
+    "chunk": ("cutting into passages", "passage"),
+    "embed": ("embedding", "passage"),
+    "write": ("storing", "passage"),
+}
+
+
+def n_unfinished(workspace: Workspace) -> int:
+    """How many files wait or are in work."""
+    return sum(1 for job in workspace.queue.jobs() if job.state not in ENDED)
+
+
+def show_ingestion_strip(workspace: Workspace, *, n_ready: int) -> None:
+    """One line with a bar while files are on their way; nothing otherwise.
+
+    `n_ready` is the number of documents that the page was drawn with: when there are more, it is drawn anew.
+    """
+    if n_unfinished(workspace):
+        _strip(workspace, n_ready)
+
+
+@st.fragment(run_every=REFRESH_S)
+def _strip(workspace: Workspace, n_ready: int) -> None:
+    jobs = workspace.queue.jobs()
+    active = [job for job in jobs if job.state not in ENDED]
+    if not active or _n_ready(workspace) != n_ready:
+        st.rerun()
+    with problems_shown():
+        running = next((job for job in active if job.state == "running"), None)
+        over = len(jobs) - len(active)
+        share = (over + (_share(running) if running else 0.0)) / len(jobs)
+        text = f"Adding documents: {over} of {len(jobs)} done"
+        if running:
+            text += f" · {as_markdown(running.file)}: {_stage_text(running)}"
+        if n_ready:
+            text += " · you can ask already"
+        st.progress(min(share, 1.0), text)
+
+
+def show_queue(workspace: Workspace) -> None:
+    """Every file of the queue with its progress or outcome, and what can be done about it."""
+    if not workspace.queue.jobs():
+        return
+    if n_unfinished(workspace):
+        _live_queue(workspace)
+    else:
+        _queue(workspace)
+
+
+@st.fragment(run_every=REFRESH_S)
+def _live_queue(workspace: Workspace) -> None:
+    ended = sum(1 for job in workspace.queue.jobs() if job.state in ENDED)
+    if not n_unfinished(workspace) or st.session_state.get("ended_jobs", ended) != ended:
+        st.session_state["ended_jobs"] = ended
+        st.rerun()
+    st.session_state["ended_jobs"] = ended
+    with problems_shown():
+        _queue(workspace)
+
+
+def _queue(workspace: Workspace) -> None:
+    jobs = workspace.queue.jobs()
+    finished = [job for job in jobs if job.state in ENDED]
+    title, clear = st.columns([3, 1], vertical_alignment="bottom")
+    title.subheader("Being added" if len(finished) < len(jobs) else "Added in this run", anchor=False)
+    if finished:
+        clear.button("Clear finished", key="clear_finished", width="stretch", on_click=workspace.queue.clear_finished)
+
+    active = [job for job in jobs if job.state == "running"] + [job for job in jobs if job.state == "waiting"]
+    for job in active[:WAITING_SHOWN]:
+        _job_with_button(job, "Cancel", workspace)
+    if len(active) > WAITING_SHOWN:
+        st.caption(f"and {count(len(active) - WAITING_SHOWN, 'more file')} waiting")
+    for job in finished:
+        if job.state == "failed":
+            _job_with_button(job, "Try again", workspace)
+    st.html(finished_html([job for job in reversed(finished) if job.state != "failed"][:FINISHED_SHOWN]))
+
+
+def _job_with_button(job: JobView, action: str, workspace: Workspace) -> None:
+    row, button = st.columns([5, 1], vertical_alignment="center")
+    row.html(f"{job_html(job)}")
+    button.button(action, key=f"{action} {job.id}", width="stretch", on_click=_act, args=(action, job.id, workspace))
+
+
+def _act(action: str, job_id: str, workspace: Workspace) -> None:
+    try:
+        if action == "Cancel":
+            workspace.queue.cancel(job_id)
+        else:
+            workspace.queue.retry(job_id)
+    except Rank37Error as error:
+        show_problem(error)
+
+
+def job_html(job: JobView) -> str:
+    """One file: its name, how it stands, and a bar while it is in work."""
+    bar = ""
+    if job.state == "running":
+        bar = f'<div class="r37-bar"><i style="width:{_share(job) * 100:.1f}%"></i></div>'
+    state, text = _state(job)
+    return f"""<div class="r37-job" data-testid="job"><p><b class="r37-file">{as_html(job.file)}</b>
+<span class="r37-pill {state}">{state}</span></p>{bar}<p class="r37-detail">{text}</p></div>"""
+
+
+def finished_html(jobs: Sequence[JobView]) -> str:
+    """The files that were dealt with, in a list that scrolls."""
+    if not jobs:
+        return ""
+    return f'<div class="r37-jobs">{"".join(job_html(job) for job in jobs)}</div>'
+
+
+def _state(job: JobView) -> tuple[str, str]:
+    """A word for how it stands, and a sentence of HTML."""
+    outcome = job.outcome
+    match job.state:
+        case "waiting":
+            return "waiting", "in line"
+        case "running":
+            return "running", as_html(f"{_stage_text(job)}, {duration(job.seconds)} so far")
+        case "failed":
+            return "failed", as_html(job.error or "")
+        case "cancelled":
+            return "cancelled", "nothing of it was kept"
+        case "done" if outcome is None:
+            return "done", ""
+        case "done":
+            return outcome.status, _outcome_html(job)
+
+
+def _outcome_html(job: JobView) -> str:
+    outcome = job.outcome
+    assert outcome is not None
+    if outcome.status == "refused":
+        reason = (outcome.reason or "").replace("_", " ")
+        return f"<b>{as_html(reason)}</b>: {as_html(outcome.message)}"
+    if outcome.status == "unchanged":
+        return as_html(outcome.message)
+    parts = [f"{count(outcome.pages, 'page')}, {count(outcome.chunks, 'chunk')} in {duration(outcome.seconds)}"]
+    if outcome.status == "replaced":
+        parts.append("in place of the earlier version")
+    lines = [as_html(" ".join(parts))]
+    if outcome.pages_without_text:
+        lines.append(
+            as_html(f"No readable text on page {page_list(outcome.pages_without_text)}: it can’t be found there")
+        )
+    lines += [as_html(warning) for warning in outcome.warnings]
+    return "<br>".join(lines)
+
+
+def _stage_text(job: JobView) -> str:
+    if job.stage is None:
+        return "starting"
+    doing, unit = _STAGES[job.stage]
+    return f"{doing} {job.done} of {count(job.total, unit)}" if job.total else doing
+
+
+def _share(job: JobView) -> float:
+    """How much of the file's work is done, roughly: reading is a quarter of it."""
+    done = job.done / job.total if job.total else 0.0
+    match job.stage:
+        case "read":
+            return 0.25 * done
+        case "embed":
+            return 0.25 + 0.7 * done
+        case "write":
+            return 0.95
+        case _:
+            return 0.25 if job.stage == "chunk" else 0.0
+
+
+def _n_ready(workspace: Workspace) -> int:
+    return sum(1 for stored in workspace.engines.index.documents() if stored.state == "ready")

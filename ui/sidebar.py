@@ -1,0 +1,82 @@
+"""The sidebar: which engines are in use and why, the floor, and how much there is to search.
+
+It shows what the engines say of themselves; it chooses nothing.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from rag.types import EngineInfo
+from ui.problems import show_problem
+from ui.words import as_html, as_markdown, count, floor_value
+from ui.workspace import Workspace
+
+_ROLES = {"embedder": "Embedder", "index": "Index", "reranker": "Reranker", "llm": "LLM"}
+
+DEFAULT_RERANKER_SIZE = "2.3 GB"
+
+
+def show_sidebar(workspace: Workspace) -> None:
+    """Draw it into the current container."""
+    infos = workspace.engines.infos
+    st.html(f"{_collection(workspace)}{''.join(_engine(info) for info in infos)}")
+    for info in infos:
+        if info.sends_data_to:
+            st.warning(
+                f"Questions and passages are sent to **{as_markdown(info.sends_data_to)}** "
+                f"({as_markdown(_ROLES[info.role])}).",
+                icon=":material/cloud_upload:",
+            )
+    if any(info.stands_in_for for info in infos if info.role == "reranker"):
+        _fetch_notice(workspace)
+
+
+def _collection(workspace: Workspace) -> str:
+    index = workspace.engines.index
+    ready = sum(1 for stored in index.documents() if stored.state == "ready")
+    return f"""<div class="r37-facts"><p><b>{count(ready, "document")}</b>, {count(index.count_chunks(), "chunk")}
+in the collection “{as_html(index.collection)}”</p>
+<p>Floor <b>{floor_value(workspace.settings.floor)}</b>: passages that score less are never used</p></div>"""
+
+
+def _engine(info: EngineInfo) -> str:
+    details = " · ".join(as_html(detail) for detail in (info.precision, info.revision[:8]) if detail)
+    why = f"<small>{as_html(info.why)}</small>" if info.why else ""
+    return f"""<div class="r37-engine" data-testid="engine-{info.role}"><span>{_ROLES[info.role]}</span>
+<p><b>{as_html(info.name)}</b>{f" <small>{details}</small>" if details else ""}</p>{why}</div>"""
+
+
+def _fetch_notice(workspace: Workspace) -> None:
+    fetch = workspace.fetch
+    if fetch is not None and fetch.error is None:
+        _fetch_progress(workspace)
+        return
+    info = workspace.engines.reranker.info
+    st.info(
+        f"**{as_markdown(info.stands_in_for)}** is the configured reranker, but it is not on this machine. "
+        "The small one that ships with Rank37 stands in for it.\n\nAt a terminal: `python -m rag models fetch`",
+        icon=":material/swap_horiz:",
+    )
+    if fetch is not None and fetch.error is not None:
+        show_problem(fetch.error)
+    st.button(
+        f"Fetch it now ({DEFAULT_RERANKER_SIZE})",
+        icon=":material/download:",
+        width="stretch",
+        on_click=workspace.fetch_default_reranker,
+    )
+
+
+@st.fragment(run_every=1.0)
+def _fetch_progress(workspace: Workspace) -> None:
+    fetch = workspace.fetch
+    if fetch is None or fetch.error is not None:
+        st.rerun()
+    if fetch.is_loading:
+        st.progress(1.0, "Fetched; loading it …")
+    elif fetch.total_bytes:
+        share = min(fetch.done_bytes / fetch.total_bytes, 1.0)
+        st.progress(share, f"Fetching: {fetch.done_bytes / 1e9:.2f} of {fetch.total_bytes / 1e9:.2f} GB")
+    else:
+        st.progress(0.0, "Fetching: asking the hub …")

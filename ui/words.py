@@ -1,0 +1,137 @@
+"""Text for the screen: escaped for HTML or Markdown, numbers and durations in words.
+
+Every text that comes from a document, a file name, a person or an LLM passes through here before it is drawn. Nothing
+here knows a widget.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+import unicodedata
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$~:^=&\"'])")
+_CODE = re.compile(r"`([^`\n]+)`")
+
+
+def readable(text: str) -> str:
+    r"""The text on one line, without control and direction-changing characters, which can disguise what is written.
+
+    >>> readable("invoice\u202egpj.pdf\n")
+    'invoicegpj.pdf'
+    """
+    shown = (
+        " " if character.isspace() else "" if unicodedata.category(character) in {"Cc", "Cf", "Cs"} else character
+        for character in text
+    )
+    return " ".join("".join(shown).split())
+
+
+def as_html(text: str) -> str:
+    """The text as harmless HTML on one line.
+
+    >>> as_html('<b>"Terms" & more</b>')
+    '&lt;b&gt;&quot;Terms&quot; &amp; more&lt;/b&gt;'
+    """
+    return html.escape(readable(text))
+
+
+def as_markdown(text: str) -> str:
+    r"""The text as harmless Markdown on one line: nothing in it is markup, apart from `code` between backticks.
+
+    >>> as_markdown("![x](http://y) costs $5: run `rag ask`")
+    '\\!\\[x\\]\\(http\\://y\\) costs \\$5\\: run `rag ask`'
+    """
+    parts = _CODE.split(readable(text))
+    return "".join(f"`{part}`" if index % 2 else _MARKDOWN.sub(r"\\\1", part) for index, part in enumerate(parts))
+
+
+def count(number: int, singular: str, plural: str = "") -> str:
+    """A number with its noun.
+
+    >>> count(1, "page"), count(1200, "page"), count(2, "query", "queries")
+    ('1 page', '1,200 pages', '2 queries')
+    """
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """A duration as a person says it.
+
+    >>> duration(0.012), duration(2.14), duration(75)
+    ('12 ms', '2.1 s', '1 min 15 s')
+    """
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+
+
+def floor_value(floor: float) -> str:
+    """The floor with two decimals, or more where it has more.
+
+    >>> floor_value(0.4), floor_value(0.425)
+    ('0.40', '0.425')
+    """
+    short = f"{floor:.2f}"
+    return short if float(short) == floor else f"{floor:g}"
+
+
+def score_value(score: float) -> str:
+    """A score with three decimals, rounded down: just under the floor never reads as the floor, nor 0.9996 as 1.
+
+    >>> score_value(0.39996), score_value(0.4), score_value(0.9996)
+    ('0.399', '0.400', '0.999')
+    """
+    return f"{math.floor(score * 1000 + 1e-9) / 1000:.3f}"
+
+
+def shortfall(score: float, floor: float) -> str:
+    """How far a score is below the floor, as the difference of what is shown of both.
+
+    >>> shortfall(0.39996, 0.4), shortfall(0.31, 0.4)
+    ('0.001', '0.090')
+    """
+    return f"{floor - float(score_value(score)):.3f}"
+
+
+def pages(first: int, last: int) -> str:
+    """A page or a range of pages.
+
+    >>> pages(4, 4), pages(4, 5)
+    ('p. 4', 'pp. 4–5')
+    """
+    return f"p. {first}" if first == last else f"pp. {first}–{last}"
+
+
+def page_list(numbers: tuple[int, ...], limit: int = 12) -> str:
+    """Page numbers with neighbours joined into ranges.
+
+    >>> page_list((1, 2, 3, 7)), page_list(tuple(range(1, 40, 2)), limit=3)
+    ('1–3, 7', '1, 3, 5 and 17 more')
+    """
+    ranges: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], number)
+        else:
+            ranges.append((number, number))
+    shown = [str(first) if first == last else f"{first}–{last}" for first, last in ranges[:limit]]
+    left_out = sum(last - first + 1 for first, last in ranges[limit:])
+    return ", ".join(shown) + (f" and {left_out} more" if left_out else "")
+
+
+def snippet(text: str, limit: int) -> str:
+    """The start of a text, cut at a word.
+
+    >>> snippet("one two three", 9), snippet("one two", 9)
+    ('one two …', 'one two')
+    """
+    line = readable(text)
+    if len(line) <= limit:
+        return line
+    cut = line[: limit - 1]
+    return (cut.rsplit(" ", 1)[0] if " " in cut else cut) + " …"
