@@ -58,6 +58,7 @@ class FaultyLLMServer:
         requests: Bodies of the requests received so far, in order, with the header `Authorization` as key
             `authorization`.
         piece_delay_s: Pause before each piece of a reply.
+        hung_up: Set once a client has closed the connection before the reply's end.
 
     >>> with FaultyLLMServer("Refunds take 7 days [1].") as server:
     ...     server.base_url.startswith("http://127.0.0.1:")
@@ -77,6 +78,7 @@ class FaultyLLMServer:
         self.retry_after_s = retry_after_s
         self.piece_delay_s = piece_delay_s
         self.closing = threading.Event()
+        self.hung_up = threading.Event()
         self._lock = threading.Lock()
         self._n_answered = 0
         server = self
@@ -181,7 +183,11 @@ class _ChatHandler(BaseHTTPRequestHandler):
             case "html":
                 self._send(200, b"<!doctype html><title>Sign in to the network</title>", "text/html")
             case _:
-                self._stream(mode, server.next_reply(body["messages"]))
+                try:
+                    self._stream(mode, server.next_reply(body["messages"]))
+                except ConnectionError:
+                    server.hung_up.set()
+                    self.close_connection = True
         return None
 
     def _stream(self, mode: Mode, text: str) -> None:
