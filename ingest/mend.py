@@ -49,7 +49,12 @@ _KEEPS_HYPHEN_BEFORE = frozenset(
 
 _BULLET = re.compile(r"[•●○◦▪■□▸►▶‣⁃∙·◆◇✓✔➢❖–—*-]$|[•●◦▪■▸►▶‣⁃◆✓✔➢❖]")
 _GLYPH_NAME = re.compile(r"/(?:g|G|C|c|cid|uni|glyph|index|a)\d{1,5}(?![A-Za-z])|\(cid:\d+\)")
-_CONTROL_OR_BAD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd\ue000-\uf8ff\U000f0000-\U0010ffff]")
+_CONTROL_OR_BAD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
+_PRIVATE_USE = re.compile("[\ue000-\uf8ff\U000f0000-\U0010ffff]")
+_SYMBOL_FONT_BULLET = re.compile("[\uf06c\uf06e\uf076\uf0a7\uf0a8\uf0b7\uf0d8\uf0e0\uf0fc]")
+_COMMON_WORD = re.compile(
+    r"\b(?:the|of|and|to|in|is|for|with|this|de|la|les|el|der|die|und|von|di|il|che|que|para|een|het|van|och|att)\b"
+)
 _TERMINAL = (".", "!", "?", ":", ";", "。", "！", "？", ".”", ".)", '."')
 
 
@@ -77,6 +82,7 @@ def mend_word(raw: str) -> str:
         for character in raw
         if character not in _INVISIBLE and (character >= " ") and not "\x7f" <= character <= "\x9f"
     )
+    word = _PRIVATE_USE.sub("", _SYMBOL_FONT_BULLET.sub("•", word))
     word = _PRESENTATION_FORM.sub(lambda match: unicodedata.normalize("NFKC", match[0]), word)
     return _LEADER.sub(r"\1\1\1", unicodedata.normalize("NFC", word)).strip()
 
@@ -129,9 +135,9 @@ class Readability:
 def readability(raw: str) -> Readability:
     r"""Judge the raw text of a page, before it is mended.
 
-    Garbled is a text of which a quarter or more are control characters, private-use characters, replacement characters
-    or glyph names; or whose Latin letters hold too few vowels for any language, as happens where a font's codes are
-    taken for letters.
+    Garbled is a text of which a quarter or more are control characters, replacement characters or glyph names, or half
+    with those of private use (a symbol font within a formula is not that much); or whose Latin letters hold too few
+    vowels for any language and no usual word, as happens where a font's codes are taken for letters.
 
     >>> readability("The quick brown fox jumps over the lazy dog.").garbled
     False
@@ -143,10 +149,11 @@ def readability(raw: str) -> Readability:
     names = _GLYPH_NAME.findall(raw)
     solid = _GLYPH_NAME.sub("", raw).replace("\x02", "")
     n_solid = len("".join(solid.split()))
-    n_bad = len(_CONTROL_OR_BAD.findall(solid.replace("\r", "").replace("\n", ""))) + len(names)
-    total = n_solid + len(names)
-    share = n_bad / total if total else 0.0
-    return Readability(share >= 0.25 or _lacks_vowels(solid), share)
+    n_bad = len(_CONTROL_OR_BAD.findall(solid)) + len(names)
+    n_private = len(_PRIVATE_USE.findall(_SYMBOL_FONT_BULLET.sub("", solid)))
+    total = max(1, n_solid + len(names))
+    garbled = n_bad >= 0.25 * total or n_bad + n_private >= 0.5 * total or _lacks_vowels(solid)
+    return Readability(garbled, (n_bad + n_private) / total)
 
 
 def _lacks_vowels(text: str) -> bool:
@@ -154,7 +161,8 @@ def _lacks_vowels(text: str) -> bool:
     all_letters = sum(character.isalpha() for character in text)
     if len(letters) < 120 or len(letters) < 0.9 * all_letters:
         return False
-    return sum(letter in "aeiouy" for letter in letters) < 0.2 * len(letters)
+    n_vowels = sum(letter in "aeiouy" for letter in letters)
+    return n_vowels < 0.2 * len(letters) and len(_COMMON_WORD.findall(text)) < 2
 
 
 def mend_plain(raw: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -64,7 +65,7 @@ def document_id(data: bytes) -> str:
     """The content hash that identifies a document: the first 32 hexadecimal digits of its SHA-256.
 
     >>> document_id(b"%PDF-1.7")
-    '50d2bd11dd29c30fbbb7d3fbf4ad6c85'
+    '86edbaa24831badfa0a8b04bb410141e'
     """
     return hashlib.sha256(data).hexdigest()[:32]
 
@@ -441,6 +442,7 @@ def _printed_lines(text_page: Any, place: Callable[[float, float, float, float],
     """
     count = text_page.count_chars()
     codes = [pdfium.FPDFText_GetUnicode(text_page, index) for index in range(count)]
+    codes = [code if code <= sys.maxunicode else 0xFFFD for code in codes]  # a broken map can say anything
     lines: list[PrintedLine] = []
     words: list[PrintedWord] = []
     start: int | None = None  # of the word being read
