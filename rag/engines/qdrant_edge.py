@@ -218,7 +218,6 @@ def _create(folder: Path, collection: str, dimension: int) -> None:
             shard = EdgeShard.create(str(fresh), config)
             for field in INDEXED_FIELDS:
                 shard.update(UpdateOperation.create_field_index(field, PayloadSchemaType.Keyword))
-            shard.flush()
             shard.close()
         fresh.rename(folder)
     except OSError as error:
