@@ -18,7 +18,7 @@ from pathlib import Path
 
 import filelock
 import httpx
-from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub import HfApi, constants, get_token, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
-from huggingface_hub.utils import build_hf_headers, disable_progress_bars, enable_progress_bars
+from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # exported lazily
 
 from rag.errors import BadInput, ModelUnavailable
 from rag.ports import Progress
@@ -190,8 +190,6 @@ def fetch(
             f"the download of {name} broke off ({type(error).__name__}: {error}): run the command again, it goes on "
             "where it stopped"
         ) from error
-    finally:
-        enable_progress_bars()
     folder = local_folder(name, revision)
     if folder is None:
         part = _missing_part(snapshot) if snapshot.is_dir() else "everything"
@@ -368,7 +366,10 @@ def _fetch_file(name: str, url: str, path: Path, sha256: str, size: int, progres
 
 
 def _fetch_rest(url: str, path: Path, before: int, progress: Callable[[int], None]) -> None:
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    headers = {"Accept-Encoding": "identity"}
+    token = get_token()
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
     if before:
         headers["Range"] = f"bytes={before}-"
     with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=READ_LIMIT_S) as response:
