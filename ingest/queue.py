@@ -1,0 +1,343 @@
+"""The background queue behind the upload page: files wait on disk, one worker thread brings them in, one by one.
+
+It draws nothing and decides nothing about a file; `ingest.write` does the work.
+
+Uploads that were accepted but not finished when the program stopped, even by `kill -9`, are taken up again by the next
+queue on the same folder. One queue a folder.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Literal
+from uuid import uuid4
+
+from ingest.files import bare_name, write_durably
+from ingest.write import FileOutcome, Ingester, IngestProgress, IngestStage
+from rag.errors import BadInput, CollectionError, Rank37Error
+
+log = logging.getLogger(__name__)
+
+MOST_STARTS = 3
+"""How often an upload is started before it is held back: one that takes the program down must not do so forever."""
+
+JobState = Literal["waiting", "running", "done", "cancelled", "failed"]
+ENDED: frozenset[JobState] = frozenset({"done", "cancelled", "failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """One file of the queue at one moment."""
+
+    id: str
+    file: str
+    state: JobState
+    """`done` says that the file was dealt with: the outcome may well be that it was refused."""
+    stage: IngestStage | None = None
+    """What is being done; None unless running."""
+    done: int = 0
+    """Pages in stage `read`, chunks in the others."""
+    total: int = 0
+    """0: not known yet."""
+    outcome: FileOutcome | None = None
+    """Set if done or cancelled."""
+    error: str | None = None
+    """Set if failed: what to read and remedy before trying again."""
+    seconds: float = 0.0
+    """Time in work so far."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """One file of the queue, as the queue itself knows it."""
+
+    id: str
+    file: str
+    path: Path
+    spooled: bool = False
+    """The path is the queue's own copy, removed once it is not needed any more."""
+    starts: int = 0
+    when_ended: Callable[[JobView], None] | None = None
+    cancel_asked: threading.Event = field(default_factory=threading.Event)
+    state: JobState = "waiting"
+    progress: IngestProgress | None = None
+    outcome: FileOutcome | None = None
+    error: str | None = None
+    started: float = 0.0
+    seconds: float = 0.0
+
+
+class _Closing(BaseException):
+    """Ends the file in work when the queue closes; what was written of it stays, for the next run to continue."""
+
+
+class IngestQueue:
+    """A queue of files and the thread that works on it. All methods are safe to call from any thread and return soon.
+
+    Raises CollectionError if the folder can't be used.
+    """
+
+    def __init__(self, ingester: Ingester, folder: Path) -> None:
+        """Start the worker; `folder` holds the uploads that wait."""
+        self._ingester = ingester
+        self._folder = folder
+        self._changed = threading.Condition()
+        self._jobs: dict[str, _Job] = {}
+        self._closing = False
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._take_up_waiting()
+        except OSError as error:
+            raise _no_space(folder, error) from error
+        self._worker = threading.Thread(target=self._work, name="rank37-ingest", daemon=True)
+        self._worker.start()
+        atexit.register(self.close)
+
+    def submit(self, name: str, data: bytes) -> JobView:
+        """Queue an upload. Once this returns, the file is on disk and outlives the program.
+
+        Raises BadInput if it is larger than a file may be, CollectionError if the disk can't take it.
+        """
+        limit = self._ingester.max_file_bytes
+        if len(data) > limit:
+            raise BadInput(
+                f"{bare_name(name)} has {len(data) / 2**20:,.1f} MiB, the limit is {limit / 2**20:,.1f} MiB: split "
+                "it, or raise RANK37_MAX_FILE_MB"
+            )
+        job_id = uuid4().hex
+        job = _Job(job_id, bare_name(name), self._folder / f"{job_id}.pdf", spooled=True)
+        try:
+            write_durably(job.path, data)
+            self._write_card(job)
+        except (OSError, CollectionError) as error:
+            self._discard_files(job)
+            raise error if isinstance(error, CollectionError) else _no_space(self._folder, error) from error
+        return self._enter(job)
+
+    def submit_path(self, path: Path, *, when_ended: Callable[[JobView], None] | None = None) -> JobView:
+        """Queue a file that is on this machine; it is read where it lies.
+
+        `when_ended` is called from the worker thread, once, when the job has ended in whatever way.
+        """
+        return self._enter(_Job(uuid4().hex, bare_name(path.name), path, when_ended=when_ended))
+
+    def jobs(self) -> list[JobView]:
+        """All jobs that were not cleared, in the order in which they were queued."""
+        with self._changed:
+            return [_view(job) for job in self._jobs.values()]
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Block until every job has ended; False if the time ran out first."""
+        with self._changed:
+            return self._changed.wait_for(lambda: all(job.state in ENDED for job in self._jobs.values()), timeout_s)
+
+    def cancel(self, job_id: str) -> None:
+        """Cancel a job: nothing of the file stays. One that has ended, or whose document is published, stays as it is.
+
+        Raises BadInput for an unknown id.
+        """
+        with self._changed:
+            job = self._job(job_id)
+            if job.state in ENDED:
+                return
+            job.cancel_asked.set()
+            if job.state == "running":
+                return  # the worker ends it, within a moment
+            job.state = "cancelled"  # before the worker can take it
+            job.outcome = FileOutcome(job.file, "refused", "cancelled", f"{job.file} was cancelled before it began")
+        self._end(job, "cancelled")
+
+    def retry(self, job_id: str) -> None:
+        """Queue a failed job again, at the end. Raises BadInput if it is unknown or did not fail."""
+        with self._changed:
+            job = self._job(job_id)
+            if job.state != "failed":
+                raise BadInput(f"{job.file} is {job.state}: only a failed file can be tried again; upload it anew")
+            del self._jobs[job_id]
+            job.state, job.error, job.progress, job.starts, job.seconds = "waiting", None, None, 0, 0.0
+            self._jobs[job_id] = job
+            self._changed.notify_all()
+
+    def clear_finished(self) -> None:
+        """Forget the jobs that have ended. A failed upload is forgotten with its file."""
+        with self._changed:
+            ended = [job for job in self._jobs.values() if job.state in ENDED]
+            for job in ended:
+                del self._jobs[job.id]
+            self._changed.notify_all()
+        for job in ended:
+            self._discard_files(job)
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Stop the worker. Files that wait or are in work are taken up by the next queue on this folder. Idempotent."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._worker is not threading.current_thread():
+            self._worker.join(timeout_s)
+        atexit.unregister(self.close)
+
+    def _enter(self, job: _Job) -> JobView:
+        with self._changed:
+            if self._closing:
+                raise BadInput(f"{job.file} can't be taken: the program is stopping")
+            self._jobs[job.id] = job
+            self._changed.notify_all()
+            return _view(job)
+
+    def _job(self, job_id: str) -> _Job:
+        if job_id not in self._jobs:
+            raise BadInput(f"there is no job {job_id!r} in the queue: it may have been cleared")
+        return self._jobs[job_id]
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            try:
+                self._run(job)
+            except _Closing:
+                self._put_back(job)
+                return
+            except Rank37Error as error:
+                self._end(job, "failed", str(error))
+            except Exception as error:
+                log.exception("unforeseen error while ingesting %s", job.file)
+                self._end(job, "failed", f"unforeseen {type(error).__name__}: {error}; the log has the details")
+
+    def _next(self) -> _Job | None:
+        """Wait for the next job and mark it running; None when the queue closes."""
+
+        def first_waiting() -> _Job | None:
+            return next((job for job in self._jobs.values() if job.state == "waiting"), None)
+
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or first_waiting() is not None)
+            job = first_waiting()
+            if self._closing or job is None:
+                return None
+            job.state, job.started = "running", perf_counter()
+            job.starts += 1
+            return job
+
+    def _run(self, job: _Job) -> None:
+        self._write_card(job)
+
+        def show(progress: IngestProgress) -> None:
+            job.progress = progress  # one assignment: a reader sees the old value or the new one, whole
+
+        def cancelled() -> bool:
+            if self._closing:
+                raise _Closing
+            return job.cancel_asked.is_set()
+
+        outcome = self._ingester.ingest(
+            job.path,
+            source=job.file,
+            keep=self._brought_in_by_others(job),
+            progress=show,
+            cancelled=cancelled,
+        )
+        job.outcome = outcome
+        self._end(job, "cancelled" if outcome.reason == "cancelled" else "done")
+
+    def _put_back(self, job: _Job) -> None:
+        """The program is stopping in good order: this start does not count against the file."""
+        with self._changed:
+            job.state = "waiting"
+            job.starts -= 1
+        try:
+            self._write_card(job)
+        except CollectionError:
+            log.exception("the upload %s could not be put back", job.path)
+
+    def _brought_in_by_others(self, job: _Job) -> frozenset[str]:
+        """Documents of listed files with other names: files that swapped their names must not remove each other."""
+        with self._changed:
+            outcomes = [other.outcome for other in self._jobs.values() if other.file != job.file]
+        return frozenset(outcome.document_id for outcome in outcomes if outcome and outcome.document_id)
+
+    def _end(self, job: _Job, state: JobState, error: str | None = None) -> None:
+        if state != "failed":
+            self._discard_files(job)
+        with self._changed:
+            job.seconds = perf_counter() - job.started if job.started else 0.0
+            job.state, job.error = state, error
+            view = _view(job)
+            self._changed.notify_all()
+        if job.when_ended is not None:
+            try:
+                job.when_ended(view)
+            except Exception:
+                log.exception("the listener of %s failed", job.file)
+
+    def _card(self, job: _Job) -> Path:
+        return self._folder / f"{job.id}.json"
+
+    def _write_card(self, job: _Job) -> None:
+        """Note beside an upload what it is called and how often it was started. Its presence makes the upload valid."""
+        if not job.spooled:
+            return
+        try:
+            write_durably(self._card(job), json.dumps({"file": job.file, "starts": job.starts}).encode())
+        except OSError as error:
+            raise _no_space(self._folder, error) from error
+
+    def _discard_files(self, job: _Job) -> None:
+        if not job.spooled:
+            return
+        try:
+            self._card(job).unlink(missing_ok=True)
+            job.path.unlink(missing_ok=True)
+        except OSError:
+            log.exception("the upload %s can't be removed", job.path)
+
+    def _take_up_waiting(self) -> None:
+        """Queue the uploads that the last run left, oldest first, and remove half-written ones."""
+        cards = sorted(self._folder.glob("*.json"), key=lambda card: (card.stat().st_mtime_ns, card.name))
+        for card in cards:
+            try:
+                noted = json.loads(card.read_bytes())
+                job = _Job(card.stem, bare_name(str(noted["file"])), card.with_suffix(".pdf"), spooled=True)
+                job.starts = int(noted["starts"])
+            except (ValueError, KeyError, TypeError):
+                log.warning("%s is not a card of this queue: removed", card)
+                card.unlink(missing_ok=True)
+                continue
+            if job.starts >= MOST_STARTS:
+                job.state = "failed"
+                job.error = (
+                    f"{job.file} was started {job.starts} times and the program stopped each time: "
+                    "try again if that had another cause, or clear it"
+                )
+            self._jobs[job.id] = job
+        for leftover in [*self._folder.glob("*.pdf"), *self._folder.glob(".*.part")]:
+            if leftover.stem not in self._jobs:
+                leftover.unlink(missing_ok=True)
+
+
+def _view(job: _Job) -> JobView:
+    progress = job.progress if job.state == "running" else None
+    return JobView(
+        job.id,
+        job.file,
+        job.state,
+        progress.stage if progress else None,
+        progress.done if progress else 0,
+        progress.total if progress else 0,
+        job.outcome,
+        job.error,
+        perf_counter() - job.started if job.state == "running" else job.seconds,
+    )
+
+
+def _no_space(folder: Path, error: OSError) -> CollectionError:
+    return CollectionError(
+        f"uploads can't be kept in {folder}: {error.strerror or error}; free some space, change its rights or set "
+        "RANK37_DATA_DIR"
+    )

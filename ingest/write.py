@@ -1,0 +1,508 @@
+"""Chunks to the index: one PDF file in, one `FileOutcome` out; ingesting again adds nothing, a stopped run continues.
+
+It neither reads PDFs (`ingest.reader_process`) nor cuts chunks (`ingest.chunk`), and keeps no state of its own: what
+was done is what the index holds.
+
+The order of the steps is what makes `kill -9` harmless. The record comes first (state `ingesting`), then the copy of
+the original, then chunks in batches, then `publish_document`, which alone makes the document searchable and, last,
+removes the versions that it replaces. Whatever a kill leaves belongs to a record that the next run finds and completes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from time import perf_counter, time
+from typing import Literal, Self
+from uuid import uuid4
+
+from ingest.chunk import chunk_document
+from ingest.files import (
+    DOCUMENT_ID,
+    bare_name,
+    content_id,
+    copy_with_id,
+    move_durably,
+    page_ranges,
+    printable,
+)
+from ingest.read_pdf import ReadDocument
+from ingest.reader_process import ReadLimits, read_document
+from rag.errors import BadInput, CollectionError, EmbedderMismatch, FileRefused, Rank37Error, RefusedReason
+from rag.ports import Embedder, Index, Progress
+from rag.settings import Settings
+from rag.types import Chunk, StoredDocument
+
+log = logging.getLogger(__name__)
+
+BATCH_CHUNKS = 64
+"""Chunks embedded and written at a time: a kill loses at most this much work, some seconds of a small CPU."""
+
+LONGEST_DEFAULT_CHUNK_TOKENS = 384
+"""Budget of a chunk where none is set and the embedder reads more: a reranker of 512 takes it with a question."""
+
+WRITE_ROUNDS = 3
+"""How often chunks that turn out to be missing are written again before giving up."""
+
+LEFTOVER_AGE_S = 6 * 3600
+"""Unfinished copies older than this belong to no running process."""
+
+FileStatus = Literal["ingested", "unchanged", "replaced", "refused"]
+IngestStage = Literal["read", "chunk", "embed", "write"]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestProgress:
+    """How far one file is."""
+
+    stage: IngestStage
+    done: int
+    """Pages in `read`, chunks in the other stages."""
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileOutcome:
+    """How ingesting one file ended."""
+
+    file: str
+    """As the person named it; printable."""
+    status: FileStatus
+    reason: RefusedReason | None = None
+    """Set if and only if the file was refused."""
+    message: str = ""
+    """One sentence for a person."""
+    warnings: tuple[str, ...] = ()
+    pages: int = 0
+    pages_without_text: tuple[int, ...] = ()
+    """1-based numbers."""
+    chunks: int = 0
+    seconds: float = 0.0
+    document_id: str | None = None
+    """The document in the collection that holds this file's content; None if it was refused."""
+
+
+class Ingester:
+    """Brings PDF files into one collection, one at a time. Safe to call from several threads.
+
+    Raises EmbedderMismatch if the collection was made with another embedder, BadInput if the chunk sizes can't be.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        index: Index,
+        files_dir: Path,
+        *,
+        limits: ReadLimits,
+        chunk_tokens: int | None = None,
+        overlap_tokens: int = 32,
+    ) -> None:
+        if index.embedder != embedder.identity:
+            made_with, runs = index.embedder, embedder.identity
+            raise EmbedderMismatch(
+                f"collection {index.collection!r} was made with {made_with.name} {made_with.revision} "
+                f"({made_with.dimension}); this run embeds with {runs.name} {runs.revision} ({runs.dimension}): "
+                "set RANK37_EMBEDDER to the first, or ingest into another collection"
+            )
+        self._embedder = embedder
+        self._index = index
+        self._files_dir = files_dir
+        self._limits = limits
+        self._max_tokens = _chunk_budget(chunk_tokens, overlap_tokens, embedder)
+        self._overlap_tokens = overlap_tokens
+        self._one_at_a_time = Lock()
+        self._held_lock = Lock()
+        self._held: set[str] = set()
+        with _storage_errors(files_dir):
+            files_dir.mkdir(parents=True, exist_ok=True)
+            self._finish_interrupted_removals()
+
+    @classmethod
+    def from_settings(cls, settings: Settings, embedder: Embedder, index: Index) -> Self:
+        """The ingester of the configured collection, with the configured limits."""
+        limits = ReadLimits(
+            max_file_bytes=int(settings.max_file_mb * 2**20),
+            max_pages=settings.max_pages,
+            time_limit_s=settings.file_time_limit_s,
+            memory_limit_bytes=settings.file_memory_limit_mb * 2**20,
+        )
+        return cls(
+            embedder,
+            index,
+            settings.collection_dir / "files",
+            limits=limits,
+            chunk_tokens=settings.chunk_tokens,
+            overlap_tokens=settings.chunk_overlap_tokens,
+        )
+
+    @property
+    def max_file_bytes(self) -> int:
+        """The largest file that is taken."""
+        return self._limits.max_file_bytes
+
+    @property
+    def index(self) -> Index:
+        """The collection that is written to."""
+        return self._index
+
+    def original(self, document_id: str) -> Path:
+        """Where the copy of a document's file is kept. Raises BadInput for what is no document id."""
+        if not DOCUMENT_ID.fullmatch(document_id):
+            raise BadInput(f"{document_id!r} is no document id: 32 hexadecimal digits are expected")
+        return self._files_dir / f"{document_id}.pdf"
+
+    def ingest(
+        self,
+        path: Path,
+        *,
+        source: str | None = None,
+        keep: Collection[str] = (),
+        progress: Callable[[IngestProgress], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> FileOutcome:
+        """Bring one file in. What is wrong with the file is an outcome; what would hit every file is raised.
+
+        Args:
+            path: The file. It is copied first, so it may change or vanish meanwhile.
+            source: The file's name as the person knows it; the path's own name if None. Folders in it are cut off.
+            keep: Ids of documents that this file does not replace, though they have its name.
+            progress: Called from this thread.
+            cancelled: Asked often; once it says True, what was written of the file is removed and the outcome is
+                `refused` with reason `cancelled`. A document that is already published stays.
+
+        Raises:
+            IndexUnavailable, CollectionError, ModelUnavailable: The file may be unfinished then; ingesting it again
+                continues where this run stopped.
+        """
+        started = perf_counter()
+        file = printable(path) if source is None else bare_name(source)
+        report = _Reporter(file, progress, cancelled)
+        with self._one_at_a_time:
+            try:
+                outcome = self._ingest(path, bare_name(path.name if source is None else source), keep, report)
+            except FileRefused as refusal:
+                outcome = FileOutcome(file, "refused", refusal.reason, str(refusal))
+        return replace(outcome, file=file, seconds=perf_counter() - started)
+
+    def delete(self, document_id: str) -> int:
+        """Remove a document, its chunks and its original; returns the number of chunks removed (unknown id: 0).
+
+        Raises BadInput if the document is being ingested right now.
+        """
+        with self._held_lock:
+            if document_id in self._held:
+                raise BadInput("this document is being ingested right now: cancel that first, then delete it")
+            return self._remove(document_id)
+
+    def _ingest(self, path: Path, name: str, keep: Collection[str], report: _Reporter) -> FileOutcome:
+        max_bytes = self._limits.max_file_bytes
+        report("read", 0, 0)
+        document_id = content_id(path, max_bytes=max_bytes)
+        existing = self._index.document(document_id)
+        if existing is not None and existing.state == "ready":
+            return self._already_in(existing, path, name, keep)
+
+        with self._hold(document_id), self._part() as part:
+            with _storage_errors(self._files_dir):
+                if copy_with_id(path, part, max_bytes=max_bytes) != document_id:
+                    raise FileRefused("unreadable", f"{name} changed while it was being read: ingest it again")
+            try:
+                started = perf_counter()
+                read, chunks = self._read_and_cut(part, name, report)
+                stored = StoredDocument(
+                    read.document,
+                    "ingesting",
+                    pages_without_text=tuple(read.pages_without_text),
+                    warnings=tuple(read.warnings),
+                    ingested_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                )
+                self._index.begin_document(stored)
+                with _storage_errors(self._files_dir):
+                    move_durably(part, self.original(document_id))
+                self._write(document_id, chunks, report)
+                report("write", 0, len(chunks))
+            except FileRefused:
+                unfinished = self._index.document(document_id)
+                if unfinished is not None and unfinished.state == "ingesting":
+                    self._remove(document_id)
+                raise
+            ready = replace(stored, state="ready", n_chunks=len(chunks), seconds=perf_counter() - started)
+            replaced = self._publish(ready, keep)
+        report.published(len(chunks))
+        return _outcome(ready, "replaced" if replaced else "ingested", _message(ready, replaced))
+
+    def _already_in(self, existing: StoredDocument, path: Path, name: str, keep: Collection[str]) -> FileOutcome:
+        """The content is in the collection: no model runs. A new name for it still ends the name's earlier version."""
+        document = existing.document
+        if not self.original(document.id).exists():
+            with self._part() as part, _storage_errors(self._files_dir):
+                if copy_with_id(path, part, max_bytes=self._limits.max_file_bytes) == document.id:
+                    move_durably(part, self.original(document.id))
+        if name == document.source:
+            return _outcome(existing, "unchanged", "already in the collection, nothing to do")
+        message = f"the same content is already in the collection as {document.source!r}"
+        earlier = self._versions_named(name, excluding={document.id, *keep})
+        for version in earlier:
+            self._remove(version.document.id)
+        if not any(version.state == "ready" for version in earlier):
+            return _outcome(existing, "unchanged", message)
+        return _outcome(existing, "replaced", f"{message}; the earlier version of {name!r} was removed")
+
+    def _read_and_cut(self, path: Path, name: str, report: _Reporter) -> tuple[ReadDocument, list[Chunk]]:
+        """Read and chunk; an error that nobody foresaw ends this file only, and is logged with its traceback."""
+        try:
+            read = read_document(
+                path,
+                source=name,
+                limits=self._limits,
+                progress=lambda done, total: report("read", done, total),
+                cancelled=report.is_cancelled,
+            )
+            report("chunk", 0, 0)
+            chunks = chunk_document(
+                read.document,
+                read.pages,
+                read.headings,
+                count_tokens=self._embedder.count_tokens,
+                count_passage_tokens=self._embedder.count_passage_tokens,
+                max_tokens=self._max_tokens,
+                overlap_tokens=self._overlap_tokens,
+            )
+        except (Rank37Error, MemoryError):
+            raise
+        except Exception as error:
+            log.exception("unforeseen error while reading %s", name)
+            raise FileRefused(
+                "damaged", f"{name} can't be read: unforeseen {type(error).__name__} ({error}), the log has the details"
+            ) from error
+        if not chunks:
+            raise FileRefused("no_text_layer", f"{name} has no readable text: run OCR on it first")
+        report("chunk", len(chunks), len(chunks))
+        return read, chunks
+
+    def _write(self, document_id: str, chunks: Sequence[Chunk], report: _Reporter) -> None:
+        """Embed and write what the index does not hold yet, until it holds exactly these chunks of the document.
+
+        Asking again after writing is what a document's wholeness rests on: another program that deletes from the same
+        collection meanwhile can't leave a published document with holes.
+        """
+        wanted = {chunk.id for chunk in chunks}
+        for _round in range(WRITE_ROUNDS):
+            written = self._index.chunk_ids(document_id)
+            if stale := written - wanted:
+                self._index.delete_chunks(sorted(stale))
+            missing = [chunk for chunk in chunks if chunk.id not in written]
+            if not missing:
+                return
+            done = len(chunks) - len(missing)
+            report("embed", done, len(chunks))
+            for start in range(0, len(missing), BATCH_CHUNKS):
+                batch = missing[start : start + BATCH_CHUNKS]
+                try:
+                    vectors = self._embedder.embed_passages(
+                        [chunk.passage for chunk in batch],
+                        progress=report.embedding(done, len(chunks)),
+                    )
+                except BadInput as error:
+                    raise FileRefused("damaged", f"a passage of it can't be embedded: {error}") from error
+                self._index.add_chunks(batch, vectors)
+                done += len(batch)
+                report("embed", done, len(chunks))
+        raise CollectionError(
+            f"collection {self._index.collection!r} lost chunks of a document {WRITE_ROUNDS} times while it was being "
+            "written: make sure that no other program deletes from it, then ingest again"
+        )
+
+    def _publish(self, ready: StoredDocument, keep: Collection[str]) -> list[StoredDocument]:
+        """Make a document searchable in place of its earlier versions; returns those that were searchable."""
+        earlier = self._versions_named(ready.document.source, excluding={ready.document.id, *keep})
+        ids = [version.document.id for version in earlier]
+        with _storage_errors(self._files_dir):
+            for document_id in ids:
+                self._leaving(document_id).touch()
+        self._index.publish_document(ready, replaces=ids)
+        with _storage_errors(self._files_dir):
+            for document_id in ids:
+                self._forget_original(document_id)
+        return [version for version in earlier if version.state == "ready"]
+
+    def _versions_named(self, name: str, *, excluding: Collection[str]) -> list[StoredDocument]:
+        return [
+            stored
+            for stored in self._index.documents()
+            if stored.document.source == name and stored.document.id not in excluding
+        ]
+
+    def _remove(self, document_id: str) -> int:
+        original = self.original(document_id)
+        with _storage_errors(self._files_dir):
+            if original.exists():
+                self._leaving(document_id).touch()
+        n_chunks = self._index.delete_document(document_id)
+        with _storage_errors(self._files_dir):
+            self._forget_original(document_id)
+        return n_chunks
+
+    def _leaving(self, document_id: str) -> Path:
+        """An empty file that says: once this document's record is gone, its original goes too."""
+        return self._files_dir / f".{document_id}.leaving"
+
+    def _forget_original(self, document_id: str) -> None:
+        self.original(document_id).unlink(missing_ok=True)
+        self._leaving(document_id).unlink(missing_ok=True)
+
+    def _finish_interrupted_removals(self) -> None:
+        """Remove what a kill left behind: originals of deleted documents, and copies that were never finished."""
+        for marker in self._files_dir.glob(".*.leaving"):
+            document_id = marker.name.split(".")[1]
+            if not DOCUMENT_ID.fullmatch(document_id):
+                continue
+            if self._index.document(document_id) is None:
+                self._forget_original(document_id)
+            else:
+                marker.unlink(missing_ok=True)
+        for part in self._files_dir.glob(".*.part"):
+            if time() - part.stat().st_mtime > LEFTOVER_AGE_S:
+                part.unlink(missing_ok=True)
+
+    @contextmanager
+    def _part(self) -> Iterator[Path]:
+        """A path for an unfinished copy, beside the originals so that renaming it is atomic."""
+        part = self._files_dir / f".{uuid4().hex}.part"
+        try:
+            yield part
+        finally:
+            part.unlink(missing_ok=True)
+
+    @contextmanager
+    def _hold(self, document_id: str) -> Iterator[None]:
+        """Keep `delete` away from a document while it is being written."""
+        with self._held_lock:
+            self._held.add(document_id)
+        try:
+            yield
+        finally:
+            with self._held_lock:
+                self._held.discard(document_id)
+
+
+def ingest_files(
+    ingester: Ingester,
+    files: Sequence[Path],
+    begin: Callable[[Path], Callable[[IngestProgress], None]] = lambda path: lambda progress: None,
+) -> Iterator[FileOutcome]:
+    """Ingest files in order, yielding each outcome; `begin` gives what takes a file's progress.
+
+    A file replaces earlier versions of its name, but never what another file of the same run has brought in: two
+    folders may both hold a `report.pdf`.
+    """
+    names = Counter(path.name for path in files)
+    siblings: dict[str, set[str]] = {name: set() for name, count in names.items() if count > 1}
+    for path in files:
+        if path.name in siblings:
+            with suppress(FileRefused):  # its own turn says why
+                siblings[path.name].add(content_id(path, max_bytes=ingester.max_file_bytes))
+    brought_in: set[str] = set()
+    for path in files:
+        keep = brought_in | siblings.get(path.name, set())
+        outcome = ingester.ingest(path, keep=keep, progress=begin(path))
+        if outcome.document_id is not None:
+            brought_in.add(outcome.document_id)
+        yield outcome
+
+
+class _Reporter:
+    """Passes progress on, and turns a cancellation into the refusal that ends the file."""
+
+    def __init__(
+        self,
+        file: str,
+        progress: Callable[[IngestProgress], None] | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> None:
+        self._file = file
+        self._progress = progress
+        self._cancelled = cancelled
+
+    def __call__(self, stage: IngestStage, done: int, total: int) -> None:
+        if self.is_cancelled():
+            raise FileRefused("cancelled", f"{self._file} was cancelled: nothing of it was kept")
+        if self._progress is not None:
+            self._progress(IngestProgress(stage, done, total))
+
+    def is_cancelled(self) -> bool:
+        return self._cancelled is not None and self._cancelled()
+
+    def embedding(self, before: int, total: int) -> Progress:
+        """Progress of one batch, told as progress of the file."""
+        return lambda done, _total: self("embed", before + done, total)
+
+    def published(self, n_chunks: int) -> None:
+        """The last report: too late to cancel."""
+        if self._progress is not None:
+            self._progress(IngestProgress("write", n_chunks, n_chunks))
+
+
+@contextmanager
+def _storage_errors(folder: Path) -> Iterator[None]:
+    """A disk that is full or read-only hits every file: say so once, as an error of the collection."""
+    try:
+        yield
+    except OSError as error:
+        raise CollectionError(
+            f"{folder} can't be written: {error.strerror or error}; free some space, change its rights or set "
+            "RANK37_DATA_DIR"
+        ) from error
+
+
+def _chunk_budget(chunk_tokens: int | None, overlap_tokens: int, embedder: Embedder) -> int:
+    """Most tokens of a chunk. Raises BadInput where the embedder would truncate it or the overlap fills it."""
+    if chunk_tokens is None:
+        chunk_tokens = min(embedder.max_tokens, LONGEST_DEFAULT_CHUNK_TOKENS)
+    elif chunk_tokens > embedder.max_tokens:
+        raise BadInput(
+            f"chunks of {chunk_tokens} tokens can't be embedded whole: {embedder.identity.name} reads "
+            f"{embedder.max_tokens}; set RANK37_CHUNK_TOKENS to at most that"
+        )
+    if overlap_tokens > chunk_tokens // 2:
+        raise BadInput(
+            f"an overlap of {overlap_tokens} tokens is more than half of a chunk ({chunk_tokens}): "
+            f"set RANK37_CHUNK_OVERLAP_TOKENS to at most {chunk_tokens // 2}"
+        )
+    return chunk_tokens
+
+
+def _outcome(stored: StoredDocument, status: FileStatus, message: str) -> FileOutcome:
+    return FileOutcome(
+        "",
+        status,
+        None,
+        message,
+        stored.warnings,
+        stored.document.page_count,
+        stored.pages_without_text,
+        stored.n_chunks,
+        0.0,
+        stored.document.id,
+    )
+
+
+def _message(ready: StoredDocument, replaced: Sequence[StoredDocument]) -> str:
+    pages = ready.document.page_count
+    parts = [f"{pages} {'page' if pages == 1 else 'pages'}, {ready.n_chunks} {_chunks(ready.n_chunks)}"]
+    if ready.pages_without_text:
+        parts.append(f"no readable text on page {page_ranges(ready.pages_without_text)}")
+    if replaced:
+        parts.append("in place of the earlier version")
+    return "; ".join(parts)
+
+
+def _chunks(count: int) -> str:
+    return "chunk" if count == 1 else "chunks"
