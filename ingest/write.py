@@ -213,6 +213,7 @@ class Ingester:
             with _storage_errors(self._files_dir):
                 if copy_with_id(path, part, max_bytes=max_bytes) != document_id:
                     raise FileRefused("unreadable", f"{name} changed while it was being read: ingest it again")
+            begun = False
             try:
                 started = perf_counter()
                 read, chunks = self._read_and_cut(part, name, report)
@@ -224,17 +225,21 @@ class Ingester:
                     ingested_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 )
                 self._index.begin_document(stored)
+                begun = True
                 with _storage_errors(self._files_dir):
                     move_durably(part, self.original(document_id))
                 self._write(document_id, chunks, report)
                 report("write", 0, len(chunks))
+                ready = replace(stored, state="ready", n_chunks=len(chunks), seconds=perf_counter() - started)
+                replaced = self._publish(ready, keep)
             except FileRefused:
-                unfinished = self._index.document(document_id)
-                if unfinished is not None and unfinished.state == "ingesting":
-                    self._remove(document_id)
+                self._discard_unfinished(document_id)
                 raise
-            ready = replace(stored, state="ready", n_chunks=len(chunks), seconds=perf_counter() - started)
-            replaced = self._publish(ready, keep)
+            except CollectionError as error:
+                if not begun or self._index.document(document_id) is not None:
+                    raise
+                self._discard_unfinished(document_id)
+                raise FileRefused("cancelled", f"{name} was deleted while it was being ingested") from error
         report.published(len(chunks))
         return _outcome(ready, "replaced" if replaced else "ingested", _message(ready, replaced))
 
@@ -349,6 +354,11 @@ class Ingester:
         with _storage_errors(self._files_dir):
             self._forget_original(document_id)
         return n_chunks
+
+    def _discard_unfinished(self, document_id: str) -> None:
+        stored = self._index.document(document_id)
+        if stored is None or stored.state == "ingesting":
+            self._remove(document_id)
 
     def _leaving(self, document_id: str) -> Path:
         """An empty file that says: once this document's record is gone, its original goes too."""

@@ -1,0 +1,297 @@
+"""The background queue with the real ingester: uploads survive, cancel, retry, and never stop one another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import pytest
+
+from ingest.queue import MOST_STARTS, IngestQueue, JobView
+from ingest.reader_process import ReadLimits
+from ingest.write import Ingester
+from rag.engines.qdrant_edge import EdgeIndex
+from rag.errors import BadInput, CollectionError, IndexUnavailable
+from rag.ports import Embedder, Index
+from tests.ingest.written_pdfs import long_pdf, sentences, write_pdf
+
+LIMITS = ReadLimits(max_file_bytes=300_000, max_pages=200, time_limit_s=60.0, memory_limit_bytes=4_000_000_000)
+
+
+class Gate:
+    """The real index behind a gate: `add_chunks` waits while it is shut, and fails while `down` is set."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self.open = threading.Event()
+        self.open.set()
+        self.reached = threading.Event()
+        self.down = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._index, name)
+
+    def add_chunks(self, *arguments: Any) -> None:
+        self.reached.set()
+        assert self.open.wait(60)
+        if self.down:
+            raise IndexUnavailable("the Qdrant server does not answer: start it")
+        self._index.add_chunks(*arguments)
+
+
+@pytest.fixture
+def gate(tmp_path: Path, embedder: Embedder) -> Iterator[Gate]:
+    index = EdgeIndex.open(tmp_path / "index", "manuals", embedder.identity)
+    yield Gate(index)
+    index.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "uploads"
+
+
+@pytest.fixture
+def ingester(gate: Gate, tmp_path: Path, embedder: Embedder) -> Ingester:
+    return Ingester(embedder, gate, tmp_path / "files", limits=LIMITS, chunk_tokens=40, overlap_tokens=0)
+
+
+@pytest.fixture
+def open_queue(ingester: Ingester, folder: Path, gate: Gate) -> Iterator[Callable[[], IngestQueue]]:
+    queues: list[IngestQueue] = []
+
+    def make() -> IngestQueue:
+        queues.append(IngestQueue(ingester, folder))
+        return queues[-1]
+
+    yield make
+    gate.open.set()
+    for queue in queues:
+        queue.close()
+
+
+@pytest.fixture
+def queue(open_queue: Callable[[], IngestQueue]) -> IngestQueue:
+    return open_queue()
+
+
+def pdf_bytes(tmp_path: Path, seed: int) -> bytes:
+    return write_pdf(tmp_path / "made.pdf", [sentences(seed, 3)]).read_bytes()
+
+
+def only(queue: IngestQueue) -> JobView:
+    [job] = queue.jobs()
+    return job
+
+
+def test_uploads_are_brought_in_and_a_bad_one_stops_none(
+    tmp_path: Path, queue: IngestQueue, gate: Gate, folder: Path
+) -> None:
+    contents = [pdf_bytes(tmp_path, 1), b"no PDF at all", pdf_bytes(tmp_path, 2)]
+    submitted = [queue.submit(f"../{number}.pdf", data) for number, data in enumerate(contents)]
+
+    assert queue.wait(60)
+
+    jobs = queue.jobs()
+    assert [job.id for job in jobs] == [job.id for job in submitted]
+    assert [(job.file, job.state) for job in jobs] == [("0.pdf", "done"), ("1.pdf", "done"), ("2.pdf", "done")]
+    outcomes = [job.outcome for job in jobs]
+    assert [outcome and outcome.status for outcome in outcomes] == ["ingested", "refused", "ingested"]
+    assert [outcome and outcome.reason for outcome in outcomes] == [None, "not_a_pdf", None]
+    assert [outcome and outcome.file for outcome in outcomes] == ["0.pdf", "1.pdf", "2.pdf"]
+    assert sorted(stored.document.source for stored in gate.documents()) == ["0.pdf", "2.pdf"]
+    assert list(folder.iterdir()) == []
+    assert jobs[0].seconds > 0
+
+
+def test_a_page_sees_how_far_a_file_is(tmp_path: Path, queue: IngestQueue, gate: Gate) -> None:
+    gate.open.clear()
+    queue.submit_path(long_pdf(tmp_path / "long.pdf", seed=1, pages=2))
+    waiting = queue.submit("next.pdf", pdf_bytes(tmp_path, 3))
+    assert gate.reached.wait(60)
+
+    running, behind = queue.jobs()
+
+    assert (running.state, running.stage) == ("running", "embed")
+    assert 0 < running.done <= running.total
+    assert running.seconds > 0
+    assert (behind.id, behind.state, behind.stage) == (waiting.id, "waiting", None)
+
+
+def test_a_waiting_and_a_running_file_can_be_cancelled(
+    tmp_path: Path, queue: IngestQueue, gate: Gate, folder: Path
+) -> None:
+    gate.open.clear()
+    ids = [queue.submit(f"{number}.pdf", pdf_bytes(tmp_path, number)).id for number in range(3)]
+    assert gate.reached.wait(60)
+
+    for job_id in ids[:2]:
+        queue.cancel(job_id)
+    gate.open.set()
+    assert queue.wait(60)
+
+    assert [job.state for job in queue.jobs()] == ["cancelled", "cancelled", "done"]
+    assert [job.outcome and job.outcome.reason for job in queue.jobs()] == ["cancelled", "cancelled", None]
+    assert [stored.document.source for stored in gate.documents()] == ["2.pdf"]
+    assert list(folder.iterdir()) == []
+    queue.cancel(ids[2])  # too late: it stays
+    assert [stored.document.source for stored in gate.documents()] == ["2.pdf"]
+
+
+def test_an_outage_fails_the_file_and_it_can_be_tried_again(tmp_path: Path, queue: IngestQueue, gate: Gate) -> None:
+    gate.down = True
+    job_id = queue.submit("a.pdf", pdf_bytes(tmp_path, 4)).id
+    assert queue.wait(60)
+    assert (only(queue).state, only(queue).error) == ("failed", "the Qdrant server does not answer: start it")
+    assert only(queue).outcome is None
+
+    gate.down = False
+    queue.retry(job_id)
+    assert queue.wait(60)
+
+    assert (only(queue).state, only(queue).error) == ("done", None)
+    assert gate.count_chunks() > 0
+    with pytest.raises(BadInput, match="is done"):
+        queue.retry(job_id)
+
+
+def test_ended_jobs_can_be_cleared_with_their_files(
+    tmp_path: Path, queue: IngestQueue, gate: Gate, folder: Path
+) -> None:
+    gate.down = True
+    failed = queue.submit("a.pdf", pdf_bytes(tmp_path, 5)).id
+    assert queue.wait(60)
+    assert len(list(folder.iterdir())) == 2  # the upload and its card, for a retry
+
+    queue.clear_finished()
+
+    assert queue.jobs() == []
+    assert list(folder.iterdir()) == []
+    with pytest.raises(BadInput, match="no job"):
+        queue.retry(failed)
+
+
+def test_uploads_outlive_the_program(
+    tmp_path: Path, open_queue: Callable[[], IngestQueue], gate: Gate, folder: Path
+) -> None:
+    gate.open.clear()
+    first = open_queue()
+    for number in range(3):
+        first.submit(f"{number}.pdf", pdf_bytes(tmp_path, number))
+    assert gate.reached.wait(60)
+    threading.Timer(0.2, gate.open.set).start()  # lets the write end while the queue closes
+    first.close()
+    assert len(list(folder.glob("*.pdf"))) >= 2
+
+    second = open_queue()
+    assert second.wait(60)
+
+    assert [job.state for job in second.jobs()] == ["done"] * len(second.jobs())
+    assert sorted(stored.document.source for stored in gate.documents()) == ["0.pdf", "1.pdf", "2.pdf"]
+    assert {stored.state for stored in gate.documents()} == {"ready"}
+    assert list(folder.iterdir()) == []
+
+
+def test_an_upload_that_takes_the_program_down_is_held_back(
+    tmp_path: Path, open_queue: Callable[[], IngestQueue], folder: Path
+) -> None:
+    folder.mkdir()
+    (folder / "a1.pdf").write_bytes(pdf_bytes(tmp_path, 6))
+    (folder / "a1.json").write_text(f'{{"file": "heavy.pdf", "starts": {MOST_STARTS}}}')
+
+    queue = open_queue()
+
+    assert (only(queue).file, only(queue).state) == ("heavy.pdf", "failed")
+    assert "heavy.pdf was started 3 times" in str(only(queue).error)
+    queue.retry(only(queue).id)
+    assert queue.wait(60)
+    assert only(queue).state == "done"
+
+
+def test_half_written_uploads_are_cleared_away(open_queue: Callable[[], IngestQueue], folder: Path) -> None:
+    folder.mkdir()
+    for name in ("nocard.pdf", ".x.pdf.1.part", "broken.json", "broken.pdf"):
+        (folder / name).write_bytes(b"{")
+
+    assert open_queue().jobs() == []
+    assert list(folder.iterdir()) == []
+
+
+def test_limits_and_storage_are_checked_when_a_file_is_handed_over(
+    tmp_path: Path, queue: IngestQueue, ingester: Ingester, folder: Path
+) -> None:
+    with pytest.raises(BadInput, match=r"0\.4 MiB, the limit is 0\.3 MiB"):
+        queue.submit("big.pdf", b"0" * 400_000)
+    assert queue.jobs() == []
+    assert list(folder.iterdir()) == []
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    with pytest.raises(CollectionError, match="uploads can't be kept"):
+        IngestQueue(ingester, in_the_way / "uploads")
+
+
+def test_a_listener_hears_once_how_a_file_ended_and_can_not_break_the_queue(tmp_path: Path, queue: IngestQueue) -> None:
+    heard: list[JobView] = []
+
+    def listen(job: JobView) -> None:
+        heard.append(job)
+        raise RuntimeError("a listener's own fault")
+
+    for name in ("absent.pdf", "present.pdf"):
+        queue.submit_path(tmp_path / name, when_ended=listen)
+    write_pdf(tmp_path / "present.pdf", [sentences(7, 2)])
+    assert queue.wait(60)
+
+    assert [job.file for job in heard] == ["absent.pdf", "present.pdf"]
+    assert [job.state for job in heard] == ["done", "done"]
+    assert heard[1].outcome is not None
+    assert heard[1].outcome.status == "ingested"
+
+
+def test_many_threads_can_use_the_queue_at_once(tmp_path: Path, queue: IngestQueue, gate: Gate) -> None:
+    contents = [pdf_bytes(tmp_path, seed) for seed in range(8)]
+    stop = threading.Event()
+    polls = 0
+
+    def poll() -> None:
+        nonlocal polls
+        while not stop.is_set():
+            assert all(job.done <= job.total or job.total == 0 for job in queue.jobs())
+            polls += 1
+            sleep(0.001)
+
+    poller = threading.Thread(target=poll)
+    poller.start()
+    submitters = [
+        threading.Thread(target=queue.submit, args=(f"{number}.pdf", data)) for number, data in enumerate(contents)
+    ]
+    for thread in submitters:
+        thread.start()
+    for thread in submitters:
+        thread.join()
+    assert queue.wait(120)
+    stop.set()
+    poller.join()
+
+    assert polls > 10
+    assert len(queue.jobs()) == len(gate.documents()) == 8
+
+
+def test_closing_does_not_wait_for_the_whole_file(tmp_path: Path, open_queue: Callable[[], IngestQueue]) -> None:
+    queue = open_queue()
+    queue.submit_path(long_pdf(tmp_path / "long.pdf", seed=2, pages=60))
+    deadline = monotonic() + 60
+    while only(queue).stage != "embed":
+        assert monotonic() < deadline
+        sleep(0.01)
+    began = monotonic()
+
+    queue.close()
+
+    assert monotonic() - began < 5
+    assert only(queue).state == "waiting"
+    with pytest.raises(BadInput, match="stopping"):
+        queue.submit("late.pdf", b"%PDF")
