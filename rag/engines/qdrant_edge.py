@@ -6,14 +6,13 @@ process at a time can have a folder open. What a document goes through is in `ra
 
 from __future__ import annotations
 
-import os
 import shutil
-import time
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from qdrant_edge import (
     CountRequest,
@@ -54,7 +53,10 @@ from rag.engines.qdrant_points import (
 from rag.errors import CollectionDamaged, CollectionError, CollectionLocked, Rank37Error
 from rag.types import EmbedderIdentity, EngineInfo
 
-_ABANDONED_AFTER_S = 3600
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 
 class EdgeIndex(QdrantIndex):
@@ -62,7 +64,7 @@ class EdgeIndex(QdrantIndex):
 
     @classmethod
     def open(cls, folder: Path, collection: str, embedder: EmbedderIdentity) -> Self:
-        """Open the collection in `folder`, or make a new one there.
+        """Open the collection in `folder`, or make a new one there. A lock file lies beside `folder`.
 
         Raises:
             CollectionLocked: It is open already, in another process or in this one.
@@ -70,9 +72,7 @@ class EdgeIndex(QdrantIndex):
             CollectionDamaged: It can't be read.
             CollectionError: The folder can't be written, or an incompatible version of this program made it.
         """
-        if not folder.exists():
-            _create(folder, collection, embedder.dimension)
-        store = EdgeStore(folder, collection)
+        store = EdgeStore(folder, collection, embedder.dimension)
         info = EngineInfo(
             role="index",
             name="Qdrant Edge",
@@ -89,32 +89,44 @@ class EdgeIndex(QdrantIndex):
 class EdgeStore:
     """A `PointStore` over one `EdgeShard`."""
 
-    def __init__(self, folder: Path, collection: str) -> None:
+    def __init__(self, folder: Path, collection: str, dimension: int) -> None:
         self._folder = folder
         self._collection = collection
         self._closed = False
-        with self._translated(loading=True):
-            self._shard = EdgeShard.load(str(folder))
+        self._lock = _lock(folder.with_name(f"{folder.name}.lock"), folder, collection)
+        try:
+            if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+                _create(folder, collection, dimension)
+            with self._translated(loading=True):
+                self._shard = EdgeShard.load(str(folder))
+        except BaseException:
+            self._lock.close()
+            raise
 
     def write(self, points: Sequence[NewPoint], *, only_new: bool = False) -> None:
+        """As in `PointStore`."""
         mode = UpdateMode.InsertOnly if only_new else UpdateMode.Upsert
         with self._translated():
             self._shard.update(UpdateOperation.upsert_points([_edge_point(point) for point in points], None, mode))
 
     def delete(self, point_ids: Sequence[str]) -> None:
+        """As in `PointStore`."""
         with self._translated():
             self._shard.update(UpdateOperation.delete_points(list(point_ids)))
 
     def delete_selected(self, selection: Selection) -> None:
+        """As in `PointStore`."""
         with self._translated():
             self._shard.update(UpdateOperation.delete_points_by_filter(_edge_filter(selection) or Filter()))
 
     def read(self, point_ids: Sequence[str]) -> dict[str, Payload]:
+        """As in `PointStore`."""
         with self._translated():
             records = self._shard.retrieve(list(point_ids), True, False)
             return {str(record.id): record.payload or {} for record in records}
 
     def scan(self, selection: Selection, *, with_payload: bool = True) -> Iterator[tuple[str, Payload]]:
+        """As in `PointStore`."""
         condition = _edge_filter(selection)
         offset = None
         while True:
@@ -127,12 +139,14 @@ class EdgeStore:
                 return
 
     def count(self, selection: Selection) -> int:
+        """As in `PointStore`."""
         with self._translated():
             return int(self._shard.count(CountRequest(exact=True, filter=_edge_filter(selection))))
 
     def search(
         self, dense: list[float], sparse: SparseWeights | None, selection: Selection, *, limit: int
     ) -> list[tuple[str, Payload, float]]:
+        """As in `PointStore`."""
         condition = _edge_filter(Selection(None, selection.within, selection.without))
         prefetches = [Prefetch(limit=limit, query=Query.Nearest(dense, using=DENSE), filter=condition)]
         if sparse is not None:
@@ -149,13 +163,19 @@ class EdgeStore:
             return [(str(point.id), point.payload or {}, point.score) for point in points]
 
     def flush(self) -> None:
+        """As in `PointStore`."""
         with self._translated():
             self._shard.flush()
 
     def close(self) -> None:
+        """As in `PointStore`."""
         if not self._closed:
             self._closed = True
-            self._shard.close()
+            try:
+                with _translated(self._folder, self._collection):
+                    self._shard.close()
+            finally:
+                self._lock.close()
 
     @contextmanager
     def _translated(self, *, loading: bool = False) -> Iterator[None]:
@@ -177,10 +197,7 @@ def _translated(folder: Path, collection: str, *, loading: bool = False) -> Iter
         if not panic and not isinstance(error, Exception):
             raise
         if "WouldBlock" in str(error):
-            raise CollectionLocked(
-                f"collection {collection!r} in {folder} is open in another process, or twice in this one: use the "
-                "running app, or share a Qdrant server between processes (set QDRANT_URL)"
-            ) from error
+            raise _locked(folder, collection) from error
         cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "No space left" in cause or "Permission denied" in cause or "Read-only file system" in cause:
             raise CollectionError(
@@ -195,40 +212,63 @@ def _translated(folder: Path, collection: str, *, loading: bool = False) -> Iter
         raise CollectionError(f"collection {collection!r} in {folder} refused an operation: {cause}") from error
 
 
+def _lock(file: Path, folder: Path, collection: str) -> BinaryIO:
+    """Lock a file of our own until it is closed or the process ends, however it ends.
+
+    The engine has a lock too: a second `EdgeShard.load` fails with `failed to open WAL ... WouldBlock`. Expected: it
+    doesn't disturb the first one. Actual (qdrant-edge-py 0.9.0): it has opened the segments by then, and every later
+    flush of the first one fails with `tracker_journal.dat is shorter than expected`. So nobody may even try.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = file.open("ab")
+    except OSError as error:
+        raise _no_access(folder, collection, error) from error
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise _locked(folder, collection) from error
+    return lock
+
+
 def _create(folder: Path, collection: str, dimension: int) -> None:
     """Make an empty collection beside `folder` and move it there, so that a killed process leaves nothing half made."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        for abandoned in folder.parent.glob(f"{folder.name}.new-*"):
-            if abandoned.stat().st_mtime < time.time() - _ABANDONED_AFTER_S:
-                shutil.rmtree(abandoned, ignore_errors=True)
-    except OSError as error:
-        raise CollectionError(
-            f"folder {folder.parent} of collection {collection!r} can't be made ({error.strerror}): "
-            "choose another (RANK37_DATA_DIR)"
-        ) from error
-    fresh = folder.with_name(f"{folder.name}.new-{os.getpid()}-{time.monotonic_ns()}")
+    fresh = folder.with_name(f"{folder.name}.new")
     config = EdgeConfig(
         vectors={DENSE: EdgeVectorParams(size=dimension, distance=Distance.Cosine)},
         sparse_vectors={SPARSE: EdgeSparseVectorParams(modifier=Modifier.Idf)},
         wal_enabled=True,
     )
     try:
+        shutil.rmtree(fresh, ignore_errors=True)
         with _translated(folder, collection):
             shard = EdgeShard.create(str(fresh), config)
             for field in INDEXED_FIELDS:
                 shard.update(UpdateOperation.create_field_index(field, PayloadSchemaType.Keyword))
             shard.close()
+        if folder.exists():
+            folder.rmdir()
         fresh.rename(folder)
     except OSError as error:
-        # Another process was faster: its collection is opened, or found locked.
-        if not folder.exists():
-            raise CollectionError(
-                f"collection {collection!r} can't be made in {folder} ({error.strerror}): "
-                "choose another folder (RANK37_DATA_DIR)"
-            ) from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        raise _no_access(folder, collection, error) from error
+
+
+def _locked(folder: Path, collection: str) -> CollectionLocked:
+    return CollectionLocked(
+        f"collection {collection!r} in {folder} is open in another process, or twice in this one: use the running app, "
+        "or share a Qdrant server between processes (set QDRANT_URL)"
+    )
+
+
+def _no_access(folder: Path, collection: str, error: OSError) -> CollectionError:
+    return CollectionError(
+        f"collection {collection!r} can't be read and written in {folder} ({error.strerror}): free disk space, or give "
+        "the folder to this user, or choose another (RANK37_DATA_DIR)"
+    )
 
 
 def _edge_point(point: NewPoint) -> Point:

@@ -126,6 +126,7 @@ class ServerStore:
             return self._client.info().version
 
     def write(self, points: Sequence[NewPoint], *, only_new: bool = False) -> None:
+        """As in `PointStore`."""
         with self._answered():
             self._client.upsert(
                 self._collection,
@@ -135,15 +136,18 @@ class ServerStore:
             )
 
     def delete(self, point_ids: Sequence[str]) -> None:
+        """As in `PointStore`."""
         with self._answered():
             self._client.delete(self._collection, models.PointIdsList(points=list(point_ids)), wait=True)
 
     def delete_selected(self, selection: Selection) -> None:
+        """As in `PointStore`."""
         selector = models.FilterSelector(filter=_server_filter(selection) or models.Filter())
         with self._answered():
             self._client.delete(self._collection, selector, wait=True)
 
     def read(self, point_ids: Sequence[str]) -> dict[str, Payload]:
+        """As in `PointStore`."""
         if not point_ids:
             return {}
         with self._answered():
@@ -151,6 +155,7 @@ class ServerStore:
             return {str(record.id): record.payload or {} for record in records}
 
     def scan(self, selection: Selection, *, with_payload: bool = True) -> Iterator[tuple[str, Payload]]:
+        """As in `PointStore`."""
         condition = _server_filter(selection)
         offset: Any = None
         while True:
@@ -169,12 +174,14 @@ class ServerStore:
                 return
 
     def count(self, selection: Selection) -> int:
+        """As in `PointStore`."""
         with self._answered():
             return self._client.count(self._collection, _server_filter(selection), exact=True).count
 
     def search(
         self, dense: list[float], sparse: SparseWeights | None, selection: Selection, *, limit: int
     ) -> list[tuple[str, Payload, float]]:
+        """As in `PointStore`."""
         condition = _server_filter(Selection(None, selection.within, selection.without))
         prefetches = [models.Prefetch(query=dense, using=DENSE, limit=limit, filter=condition)]
         if sparse is not None:
@@ -194,6 +201,7 @@ class ServerStore:
         """Nothing to do: every write waits until the server has it in its log and applied."""
 
     def close(self) -> None:
+        """As in `PointStore`."""
         if not self._closed:
             self._closed = True
             with self._answered(even_closed=True):

@@ -88,7 +88,7 @@ def open_index(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
             if n_writes is None:
                 return EdgeIndex.open(tmp_path / "index", "manuals", RANDOM)
             EdgeIndex.open(tmp_path / "index", "manuals", RANDOM).close()
-            store: PointStore = EdgeStore(tmp_path / "index", "manuals")
+            store: PointStore = EdgeStore(tmp_path / "index", "manuals", RANDOM.dimension)
         else:
             whole = ServerIndex.open(client, "manuals", RANDOM)
             if n_writes is None:
