@@ -10,6 +10,7 @@
     ├── IndexUnavailable         the Qdrant server is down, slow or answers nonsense
     ├── EngineFault              an engine gave something that is no result: a missing score, a NaN
     ├── ModelUnavailable         a model is not on this machine, or its file is not the published one
+    ├── RerankerUnavailable      a rerank service is down, slow, refuses the key or answers nonsense
     └── LLMError
         ├── LLMUnavailable       no connection, or the server answers with an error
         ├── LLMTimeout           no reply, or no further piece of it, in time
@@ -90,6 +91,10 @@ class EngineFault(Rank37Error):
 
 class ModelUnavailable(Rank37Error):
     """A model is not on this machine, or its file is not the published one."""
+
+
+class RerankerUnavailable(Rank37Error):
+    """A reranker outside this process is down, slow, refuses the request or answers nonsense."""
 
 
 class LLMError(Rank37Error):

@@ -53,6 +53,7 @@ def trace_as_json(trace: Trace) -> dict[str, Any]:
         "answer_limit": trace.answer_limit,
         "engines": [asdict(info) for info in trace.engines],
         "notes": list(trace.notes),
+        "n_cached": trace.n_cached,
         "timings_ms": {stage: round(value, 2) for stage, value in trace.timings_ms.items()},
     }
 
@@ -114,5 +115,6 @@ def _ranked(ranked: RankedChunk) -> dict[str, Any]:
         "score": ranked.score,
         "logit": ranked.logit,
         "first_score": ranked.first_score,
+        "cached": ranked.cached,
         **_where(ranked.chunk),
     }

@@ -20,7 +20,7 @@ from rag.ports import Engines
 from rag.prompt import build_prompt
 from rag.quotes import quote_answer
 from rag.recall import recall
-from rag.rerank import rerank
+from rag.rerank import rerank, stand_in
 from rag.rewrite import standalone_question
 from rag.types import (
     Answer,
@@ -88,6 +88,7 @@ def answer_question(
         with stages.timed("rerank"):
             ranked = rerank(trace.query, candidates, engines.reranker, progress=stages.rerank_progress)
         trace = replace(trace, ranked=ranked, kept=keep(ranked, floor=policy.floor, limit=policy.answer_limit))
+        trace = _naming_reranker(trace, engines)
         listen(RankingReady(replace(trace, timings_ms=stages.timings_ms())))
 
         if not trace.kept:
@@ -99,6 +100,16 @@ def answer_question(
     except Rank37Error as error:
         error.attach(replace(error.trace or trace, timings_ms=stages.timings_ms()))
         raise
+
+
+def _naming_reranker(trace: Trace, engines: Engines) -> Trace:
+    """The trace with the engines as they are after scoring: a service is known by then, and another may stand in."""
+    reranker = stand_in(trace.ranked)
+    if reranker is None:
+        return replace(trace, engines=engines.infos)
+    note = f"{reranker.name} stood in for {reranker.stands_in_for} at this question: {reranker.why}"
+    infos = tuple(reranker if info.role == "reranker" else info for info in engines.infos)
+    return replace(trace, engines=infos, notes=(*trace.notes, note))
 
 
 def _answer(trace: Trace, engines: Engines, policy: QueryPolicy, listen: Listener) -> tuple[Answer | Refusal, Trace]:

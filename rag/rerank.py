@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from rag.errors import EngineFault
 from rag.ports import Progress, Reranker
-from rag.types import Candidate, Passage, RankedChunk, Relevance
+from rag.types import Candidate, EngineInfo, Passage, RankedChunk, Relevance
 
 
 def rerank(
@@ -52,6 +52,13 @@ def order(candidates: Sequence[Candidate], relevances: Sequence[Relevance]) -> t
             score=relevance.score,
             logit=relevance.logit,
             first_score=relevance.first_score,
+            cached=relevance.cached,
+            scored_by=relevance.scored_by,
         )
         for rank, (candidate, relevance) in enumerate(by_relevance, start=1)
     )
+
+
+def stand_in(ranked: Sequence[RankedChunk]) -> EngineInfo | None:
+    """The reranker that stood in for the configured one at this question, or None where that one scored."""
+    return next((item.scored_by for item in ranked if item.scored_by is not None), None)

@@ -53,7 +53,10 @@ def print_ranking(trace: Trace, console: Console) -> None:
         details = ", ".join(detail for detail in (info.precision, info.why) if detail)
         console.print(f"[dim]{info.role}: {escape(info.name)} ({escape(details)})[/dim]", highlight=False)
     seconds = trace.timings_ms.get("total", 0.0) / 1000
-    console.print(f"[dim]{seconds:.2f} s[/dim]")
+    cached = f", {trace.n_cached} of {len(trace.ranked)} scores from the cache" if trace.n_cached else ""
+    rerank_ms = trace.timings_ms.get("rerank")
+    rerank = f" (rerank {rerank_ms / 1000:.2f} s{cached})" if rerank_ms is not None else ""
+    console.print(f"[dim]{seconds:.2f} s{rerank}[/dim]")
 
 
 def _row(ranked: RankedChunk, *, kept: bool) -> tuple[str, ...]:

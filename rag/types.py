@@ -223,6 +223,10 @@ class Relevance:
     """The scoring model's raw output before the sigmoid, where it has one."""
     first_score: float | None = None
     """What an earlier, cheaper model of a cascade gave, in [0, 1]."""
+    cached: bool = False
+    """Whether it was remembered from an earlier question, so that no model ran for it."""
+    scored_by: EngineInfo | None = None
+    """The engine that gave it, where that is another one than `Reranker.info` says: it stood in for this question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +240,10 @@ class RankedChunk:
     """See `Relevance.score`."""
     logit: float | None = None
     first_score: float | None = None
+    cached: bool = False
+    """See `Relevance.cached`."""
+    scored_by: EngineInfo | None = None
+    """See `Relevance.scored_by`."""
 
     @property
     def chunk(self) -> Chunk:
@@ -351,6 +359,11 @@ class Trace:
     def best_score(self) -> float | None:
         """Highest score of all ranked chunks, or None."""
         return max((ranked.score for ranked in self.ranked if ranked.score is not None), default=None)
+
+    @property
+    def n_cached(self) -> int:
+        """How many of `ranked` were remembered from an earlier question instead of computed."""
+        return sum(ranked.cached for ranked in self.ranked)
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,9 +66,10 @@ class CascadeReranker:
         second = self._second.score(
             query, [passages[number] for number in within], progress=_shifted(progress, len(passages), total)
         )
-        relevances = [Relevance(order=one.order, score=None, first_score=one.score) for one in first]
+        relevances = [Relevance(one.order, None, first_score=one.score, cached=one.cached) for one in first]
         for number, one in zip(within, second, strict=True):
-            relevances[number] = Relevance(one.order, one.score, one.logit, first_score=first[number].score)
+            cached = one.cached and first[number].cached
+            relevances[number] = Relevance(one.order, one.score, one.logit, first[number].score, cached)
         return relevances
 
     def estimate_seconds(self, n_passages: int) -> float | None:
