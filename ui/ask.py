@@ -52,20 +52,23 @@ def show() -> None:
     """Draw the page."""
     workspace = open_workspace()
     chat: list[Asking] = st.session_state.setdefault("chat", [])
-    ready = [stored.document.source for stored in workspace.engines.index.documents() if stored.state == "ready"]
+    _header(chat)
+    ready: list[str] | None = None
+    with problems_shown(retry_key="look_again"):
+        ready = [stored.document.source for stored in workspace.engines.index.documents() if stored.state == "ready"]
 
     typed = st.chat_input(
-        "Ask your documents" if ready else "Add a document first: then there is something to ask",
+        "Add a document first: then there is something to ask" if ready == [] else "Ask your documents",
         max_chars=QUESTION_CHARACTERS,
-        disabled=not ready,
+        disabled=ready == [],
         key="question",
     )
     if typed and typed.strip():
         chat.append(_asking(typed.strip(), chat, workspace))
 
-    _header(chat)
-    show_ingestion_strip(workspace, n_ready=len(ready))
-    if not chat:
+    if ready is not None:
+        show_ingestion_strip(workspace, n_ready=len(ready))
+    if not chat and ready is not None:
         _empty_state(ready, workspace, chat)
     for number, asking in enumerate(chat):
         _show_exchange(asking, workspace, number=number, is_latest=asking is chat[-1])

@@ -37,7 +37,7 @@ def _upload(workspace: Workspace) -> None:
     settings = workspace.settings
     with st.form("upload", clear_on_submit=True):
         files = st.file_uploader(
-            f"Add PDFs: up to {settings.max_upload_files} at once, {settings.max_file_mb:g} MB each",
+            f"Add PDFs, up to {settings.max_upload_files} at once",
             type="pdf",
             accept_multiple_files=True,
             max_upload_size=math.ceil(settings.max_file_mb),
@@ -77,18 +77,19 @@ def _document_list(workspace: Workspace) -> None:
         st.caption("Nothing yet.")
         return
     round_number = st.session_state.setdefault("document_list_round", 0)
+    table = document_table(stored)
     selection = st.dataframe(
-        document_table(stored),
+        table if table["Remarks"].any() else table.drop(columns="Remarks"),
         hide_index=True,
         on_select="rerun",
         selection_mode="multi-row",
         key=f"documents {round_number}",
         column_config={
-            "Title": st.column_config.TextColumn(width="large"),
-            "File": st.column_config.TextColumn(width="medium"),
-            "Pages": st.column_config.NumberColumn(width="small", format="localized"),
-            "Chunks": st.column_config.NumberColumn(width="small", format="localized"),
-            "Added": st.column_config.DatetimeColumn(width="small", format="D MMM YYYY, HH:mm"),
+            "Title": st.column_config.TextColumn(width=300),
+            "File": st.column_config.TextColumn(width=240),
+            "Pages": st.column_config.NumberColumn(width=60, format="localized"),
+            "Chunks": st.column_config.NumberColumn(width=60, format="localized"),
+            "Added": st.column_config.DatetimeColumn(width=140, format="D MMM YYYY, HH:mm"),
             "Remarks": st.column_config.TextColumn(width="medium"),
         },
         alt="The documents of the collection with their pages, chunks and remarks",

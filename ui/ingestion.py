@@ -86,7 +86,7 @@ def _queue(workspace: Workspace) -> None:
     title, clear = st.columns([3, 1], vertical_alignment="bottom")
     title.subheader("Being added" if len(finished) < len(jobs) else "Added in this run", anchor=False)
     if finished:
-        clear.button("Clear finished", key="clear_finished", width="stretch", on_click=workspace.queue.clear_finished)
+        clear.button("Clear finished", key="clear_finished", type="tertiary", on_click=workspace.queue.clear_finished)
 
     active = [job for job in jobs if job.state == "running"] + [job for job in jobs if job.state == "waiting"]
     for job in active[:WAITING_SHOWN]:
@@ -96,13 +96,15 @@ def _queue(workspace: Workspace) -> None:
     for job in finished:
         if job.state == "failed":
             _job_with_button(job, "Try again", workspace)
-    st.html(finished_html([job for job in reversed(finished) if job.state != "failed"][:FINISHED_SHOWN]))
+    settled = [job for job in reversed(finished) if job.state != "failed"]
+    if settled:
+        st.html(finished_html(settled[:FINISHED_SHOWN]))
 
 
 def _job_with_button(job: JobView, action: str, workspace: Workspace) -> None:
     row, button = st.columns([5, 1], vertical_alignment="center")
     row.html(f"{job_html(job)}")
-    button.button(action, key=f"{action} {job.id}", width="stretch", on_click=_act, args=(action, job.id, workspace))
+    button.button(action, key=f"{action} {job.id}", type="tertiary", on_click=_act, args=(action, job.id, workspace))
 
 
 def _act(action: str, job_id: str, workspace: Workspace) -> None:
@@ -121,14 +123,13 @@ def job_html(job: JobView) -> str:
     if job.state == "running":
         bar = f'<div class="r37-bar"><i style="width:{_share(job) * 100:.1f}%"></i></div>'
     state, text = _state(job)
+    detail = f'<p class="r37-detail">{text}</p>' if text else ""
     return f"""<div class="r37-job" data-testid="job"><p><b class="r37-file">{as_html(job.file)}</b>
-<span class="r37-pill {state}">{state}</span></p>{bar}<p class="r37-detail">{text}</p></div>"""
+<span class="r37-pill {state}">{state}</span></p>{bar}{detail}</div>"""
 
 
 def finished_html(jobs: Sequence[JobView]) -> str:
     """The files that were dealt with, in a list that scrolls."""
-    if not jobs:
-        return ""
     return f'<div class="r37-jobs">{"".join(job_html(job) for job in jobs)}</div>'
 
 
@@ -137,7 +138,7 @@ def _state(job: JobView) -> tuple[str, str]:
     outcome = job.outcome
     match job.state:
         case "waiting":
-            return "waiting", "in line"
+            return "waiting", ""
         case "running":
             return "running", as_html(f"{_stage_text(job)}, {duration(job.seconds)} so far")
         case "failed":

@@ -31,18 +31,18 @@ from ui.words import as_markdown
 _log = logging.getLogger(__name__)
 
 _HEADLINES: dict[type[Rank37Error], str] = {
-    BadInput: "That can't be used",
+    BadInput: "That can’t be used",
     CollectionLocked: "The collection is open in another program",
     EmbedderMismatch: "The collection was made with another embedder",
-    CollectionDamaged: "The collection can't be read",
-    IndexUnavailable: "The Qdrant server can't be reached",
+    CollectionDamaged: "The collection can’t be read",
+    IndexUnavailable: "The Qdrant server can’t be reached",
     ModelUnavailable: "A model is missing",
     EngineFault: "A model gave an unusable result",
     LLMTimeout: "The LLM took too long",
-    LLMRateLimited: "The LLM's rate limit is reached",
+    LLMRateLimited: "The LLM’s rate limit is reached",
     LLMRejected: "The LLM refused the request",
-    LLMBadReply: "The LLM's reply broke off",
-    LLMError: "The LLM can't be reached",
+    LLMBadReply: "The LLM’s reply broke off",
+    LLMError: "The LLM can’t be reached",
     Rank37Error: "Something went wrong",
 }
 """By class; a subclass stands before its base."""
@@ -73,7 +73,7 @@ def problems_shown(retry_key: str | None = None) -> Iterator[None]:
         _log.exception("the page could not be drawn")
         st.error(
             f"**Rank37 met a fault of its own** ({as_markdown(type(error).__name__)}). The details are in the "
-            "terminal's log. Your documents are not touched by it.",
+            "terminal’s log. Your documents are not touched by it.",
             icon=":material/error:",
         )
     else:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import streamlit as st
 
 from rag.types import EngineInfo
-from ui.problems import show_problem
-from ui.words import as_html, as_markdown, count, floor_value
+from ui.problems import problems_shown, show_problem
+from ui.words import as_html, as_markdown, count, floor_value, sentence_html
 from ui.workspace import Workspace
 
 _ROLES = {"embedder": "Embedder", "index": "Index", "reranker": "Reranker", "llm": "LLM"}
@@ -20,7 +20,13 @@ DEFAULT_RERANKER_SIZE = "2.3 GB"
 def show_sidebar(workspace: Workspace) -> None:
     """Draw it into the current container."""
     infos = workspace.engines.infos
-    st.html(f"{_collection(workspace)}{''.join(_engine(info) for info in infos)}")
+    with problems_shown():
+        st.html(_collection(workspace))
+    before_llm = [info for info in infos if info.role != "llm"]
+    st.html("".join(_engine(info) for info in before_llm))
+    if workspace.engines.reranker.info.stands_in_for:
+        _fetch_notice(workspace)
+    st.html("".join(_engine(info) for info in infos if info.role == "llm"))
     for info in infos:
         if info.sends_data_to:
             st.warning(
@@ -28,8 +34,6 @@ def show_sidebar(workspace: Workspace) -> None:
                 f"({as_markdown(_ROLES[info.role])}).",
                 icon=":material/cloud_upload:",
             )
-    if any(info.stands_in_for for info in infos if info.role == "reranker"):
-        _fetch_notice(workspace)
 
 
 def _collection(workspace: Workspace) -> str:
@@ -42,7 +46,11 @@ in the collection “{as_html(index.collection)}”</p>
 
 def _engine(info: EngineInfo) -> str:
     details = " · ".join(as_html(detail) for detail in (info.precision, info.revision[:8]) if detail)
-    why = f"<small>{as_html(info.why)}</small>" if info.why else ""
+    why = f"<small>{sentence_html(info.why)}</small>" if info.why else ""
+    if info.stands_in_for:
+        whom = "A stand-in" if info.stands_in_for in info.why else f"A stand-in for {as_html(info.stands_in_for)}"
+        why = f"""<div class="r37-standin" data-testid="stands-in"><small><b>{whom}.</b>
+{sentence_html(info.why)}</small></div>"""
     return f"""<div class="r37-engine" data-testid="engine-{info.role}"><span>{_ROLES[info.role]}</span>
 <p><b>{as_html(info.name)}</b>{f" <small>{details}</small>" if details else ""}</p>{why}</div>"""
 
@@ -52,12 +60,6 @@ def _fetch_notice(workspace: Workspace) -> None:
     if fetch is not None and fetch.error is None:
         _fetch_progress(workspace)
         return
-    info = workspace.engines.reranker.info
-    st.info(
-        f"**{as_markdown(info.stands_in_for)}** is the configured reranker, but it is not on this machine. "
-        "The small one that ships with Rank37 stands in for it.\n\nAt a terminal: `python -m rag models fetch`",
-        icon=":material/swap_horiz:",
-    )
     if fetch is not None and fetch.error is not None:
         show_problem(fetch.error)
     st.button(

@@ -37,6 +37,19 @@ def as_html(text: str) -> str:
     return html.escape(readable(text))
 
 
+def sentence_html(text: str) -> str:
+    """A remark as a sentence of HTML: with a capital and a full stop, `code` between backticks.
+
+    >>> sentence_html("get it with `rag fetch`")
+    'Get it with <code>rag fetch</code>.'
+    """
+    line = readable(text)
+    line = line[:1].upper() + line[1:]
+    if line and line[-1] not in ".!?":
+        line += "."
+    return _CODE.sub(r"<code>\1</code>", html.escape(line))
+
+
 def as_markdown(text: str) -> str:
     r"""The text as harmless Markdown on one line: nothing in it is markup, apart from `code` between backticks.
 

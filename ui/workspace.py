@@ -48,6 +48,11 @@ class Workspace:
         """None: no download has been asked for, or it is done."""
         self._fetch_lock = threading.Lock()
 
+    def close(self) -> None:
+        """Stop the queue and release the collection. Files in line are taken up by the next start."""
+        self.queue.close()
+        self.engines.index.close()
+
     def fetch_default_reranker(self) -> None:
         """Download the default reranker in the background and use it from then on. Once at a time."""
         with self._fetch_lock:

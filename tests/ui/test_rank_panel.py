@@ -1,0 +1,150 @@
+"""The rank panel as HTML: both rankings whole, the floor line in its place, no markup from documents."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from rag.floor import keep
+from rag.rerank import order
+from rag.types import Candidate, Chunk, EngineInfo, PageSpan, RankedChunk, Relevance, Trace
+from ui.rank_panel import panel_html, summary
+
+FLOOR = 0.4
+
+
+class Rows(HTMLParser):
+    """Collects the list items: their class, their `data-c`, their text; and every tag that occurs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[str, str, str]] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag == "li":
+            given = dict(attributes)
+            self.rows.append((given.get("class") or "", given.get("data-c") or "", ""))
+
+    def handle_data(self, data: str) -> None:
+        if self.rows:
+            kind, recall_rank, text = self.rows[-1]
+            self.rows[-1] = (kind, recall_rank, f"{text} {data.strip()}".strip())
+
+
+def parsed(trace: Trace) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
+    """The rows before and after, dividers included, heads left out."""
+    before, after = panel_html(trace).split('class="r37-after"')
+    sides = []
+    for side in (before, after):
+        parser = Rows()
+        parser.feed(side)
+        sides.append([row for row in parser.rows if "r37-head" not in row[0]])
+    return sides[0], sides[1]
+
+
+def trace_of(
+    *scores: float | None, title: str = "Manual", text: str = "Words of the passage.", limit: int = 5
+) -> Trace:
+    """A trace whose candidate of recall rank n (1-based) got the n-th score."""
+    candidates = tuple(
+        Candidate(Chunk(f"c{rank}", "d", title, None, text, (PageSpan(rank, 0, 9),), rank, 9), rank, 1 / (60 + rank))
+        for rank in range(1, len(scores) + 1)
+    )
+    relevances = [Relevance(order=-1.0 if score is None else score, score=score, first_score=None) for score in scores]
+    ranked = order(candidates, relevances)
+    engines = (EngineInfo("reranker", "large-model"),)
+    return Trace(
+        "t", "", "q", "q", FLOOR, limit, engines, candidates, ranked, keep(ranked, floor=FLOOR, limit=limit),
+        timings_ms={"rerank": 2100.0},
+    )  # fmt: skip
+
+
+def test_both_sides_hold_all_passages_and_name_the_other_rank() -> None:
+    trace = trace_of(*[rank / 100 for rank in range(1, 101)])
+    before, after = parsed(trace)
+    before_rows = [row for row in before if "r37-row" in row[0]]
+    after_rows = [row for row in after if "r37-row" in row[0]]
+
+    assert [row[1] for row in before_rows] == [str(rank) for rank in range(1, 101)]
+    assert [row[1] for row in after_rows] == [str(rank) for rank in range(100, 0, -1)], "scores rise with recall rank"
+    assert before_rows[36][2].endswith("now 64"), "recall rank 37 has the 64th best score"
+    assert after_rows[63][2].endswith("▼27 was 37")
+    assert after_rows[0][2].endswith("1.000 ▲99 was 100")
+
+
+def test_floor_line_stands_between_the_last_passing_and_the_first_below() -> None:
+    _, after = parsed(trace_of(0.39996, 0.9, 0.4, 0.1))
+    kinds = [re.sub("r37-", "", row[0]) for row in after]
+    assert kinds == ["row kept", "row kept", "floor", "row below", "row below"]
+    assert "Floor 0.40 2 passages at or above, 2 below" in after[2][2]
+    assert "0.399" in after[3][2], "just under the floor never reads as the floor"
+
+
+def test_passages_beyond_the_limit_are_set_apart() -> None:
+    _, after = parsed(trace_of(0.9, 0.8, 0.7, 0.6, 0.1, limit=2))
+    kinds = [re.sub("r37-", "", row[0]) for row in after]
+    assert kinds == ["row kept", "row kept", "divider", "row passing", "row passing", "floor", "row below"]
+    assert after[2][2] == "2 more pass the floor; an answer takes the best 2"
+
+
+@pytest.mark.parametrize(
+    ("scores", "place"),
+    [((0.1, 0.2), 0), ((0.9, 0.8), 2)],
+    ids=["nothing passes: the line is on top", "all pass: the line is at the end"],
+)
+def test_floor_line_is_always_there(scores: tuple[float, ...], place: int) -> None:
+    _, after = parsed(trace_of(*scores))
+    assert [index for index, row in enumerate(after) if "r37-floor" in row[0]] == [place]
+
+
+def test_passages_that_no_scoring_model_read_say_so() -> None:
+    _, after = parsed(trace_of(0.9, None, 0.2, None))
+    assert [re.sub("r37-", "", row[0]) for row in after] == [
+        "row kept", "floor", "row below", "divider", "row below", "row below",
+    ]  # fmt: skip
+    assert after[3][2].startswith("2 passages not read by large-model")
+    assert "not read" in after[4][2]
+
+
+def test_texts_of_documents_never_become_markup() -> None:
+    nasty = '</small></li><script>alert(1)</script><img src=x onerror="alert(2)">'
+    html = panel_html(trace_of(0.9, 0.1, title=nasty, text=nasty * 20))
+    parser = Rows()
+    parser.feed(html)
+    assert not parser.tags & {"script", "img"}
+    assert "&lt;script&gt;" in html
+
+
+@pytest.mark.parametrize(
+    ("trace", "line"),
+    [
+        (
+            trace_of(0.1, 0.5, 0.9),
+            "Recall 3 → rerank → 2 kept of 2 at or above 0.40 · best moved 3 → 1 · rerank 2.1 s",
+        ),
+        (
+            trace_of(0.3, 0.1),
+            "Recall 2 → rerank → none at or above 0.40 · best was first before as well · rerank 2.1 s",
+        ),
+    ],
+)
+def test_summary_says_what_happened(trace: Trace, line: str) -> None:
+    assert summary(trace) == line
+
+
+def test_without_a_rerank_the_recall_side_is_still_shown() -> None:
+    whole = trace_of(0.9, 0.1)
+    trace = Trace("t", "", "q", "q", FLOOR, 5, (), whole.candidates)
+    before, after = parsed(trace)
+    assert len([row for row in before if "r37-row" in row[0]]) == 2
+    assert "gave no order" in after[0][2]
+
+
+def test_score_bars_have_the_width_of_the_score() -> None:
+    ranked: RankedChunk = trace_of(0.123).ranked[0]
+    assert ranked.score == 0.123
+    assert 'style="width:12.3%"' in panel_html(trace_of(0.123))
