@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -50,11 +50,37 @@ class Settings(BaseSettings):
     embedder_passage_prompt: str | None = None
 
     reranker: str | None = None
-    """None: bge-reranker-v2-m3 if it is on this machine, else the embedded one. `embedded`, or any cross-encoder by
-    name or folder: exactly that one, over all candidates."""
+    """None: bge-reranker-v2-m3 if it is on this machine, else the embedded one. Named: exactly that one, over all
+    candidates. `embedded`, any cross-encoder by name or folder, `cohere[:model]`, `jina[:model]`, `service`,
+    `colbert[:name or folder]`, `rank-gpt`, `none`, `cascade:<first>,<second>`; `python -m rag rerankers` lists them."""
     reranker_revision: str | None = None
     rerank_depth: Annotated[int, Field(ge=1)] | None = None
-    """How many of the embedded reranker's best the large default reranker scores; None: 20 on a CPU, all on a GPU."""
+    """How many of the embedded reranker's best the large default reranker scores; None: 20 on a CPU, all on a GPU.
+    The same for the second reranker of a `cascade:`; None: 20."""
+    reranker_fallback: Literal["embedded"] | None = None
+    """What stands in, visibly, for a reranker that is unavailable. None: nothing does, an outage is an error."""
+
+    rerank_url: str | None = None
+    """Address of a self-hosted rerank service (TEI, Infinity, vLLM or another with `/rerank`), for `service`."""
+    rerank_key: SecretStr | None = None
+    rerank_model: str | None = None
+    """Which of the service's models; None: the one that it serves."""
+    rerank_scale: Literal["auto", "probability", "logit"] = "auto"
+    """What the service's scores are; `auto` asks for raw logits, and takes numbers in [0, 1] where it can't."""
+    cohere_api_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("COHERE_API_KEY", "CO_API_KEY", "RANK37_COHERE_API_KEY")
+    )
+    cohere_url: str = Field("https://api.cohere.com", validation_alias=AliasChoices("CO_API_URL", "RANK37_COHERE_URL"))
+    jina_api_key: SecretStr | None = Field(None, validation_alias=AliasChoices("JINA_API_KEY", "RANK37_JINA_API_KEY"))
+    jina_url: str = "https://api.jina.ai"
+    rerank_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    """Longest wait for one reranking by an API or a service, all retries included."""
+    rank_gpt_window: Annotated[int, Field(ge=2, le=100)] = 20
+    """How many passages the LLM orders at a time."""
+    rank_gpt_step: Annotated[int, Field(ge=1, le=100)] = 10
+    """How far the window moves towards the top; at most the window."""
+    rerank_cache_mb: Annotated[float, Field(ge=0)] = 64.0
+    """Most disk space for remembered scores; 0: none are."""
 
     recall_limit: Annotated[int, Field(ge=1, le=1000)] = 100
     floor: Annotated[float, Field(ge=0, le=1)] = 0.4
