@@ -211,13 +211,13 @@ def _starts_paragraph(group: list[PrintedLine], line: PrintedLine, reach: float,
     drop = (line.baseline - before.baseline) / em
     if drop < 0:
         return not goes_on or before.is_row or line.is_row
-    if drop > 1.3 * pitch or line.right < before.left or line.left > before.right:
+    if before.is_row or line.is_row or line.right < before.left or line.left > before.right:
         return True
-    if before.is_row or line.is_row:
+    would_fit = line.words[0].box.right - line.words[0].box.left + 0.4 * em < reach - before.right
+    if drop > (2.2 if goes_on and not would_fit else 1.3) * pitch:
         return True
     if before.bold != line.bold and not (goes_on and any(word.bold for word in before.words)):
         return True
-    would_fit = line.words[0].box.right - line.words[0].box.left + 0.4 * em < reach - before.right
     if is_bullet(line.words[0].text):
         return True
     if line.is_item and (would_fit or ends_sentence(before.text) or before.text.endswith((",", *_OPENS_ITEM))):

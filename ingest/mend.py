@@ -179,14 +179,14 @@ def mend_plain(raw: str) -> str:
     usual = lengths[int(0.9 * (len(lengths) - 1))] if lengths else 0
     others = {word.lower() for words in lines for word in words}
     paragraphs: list[str] = []
-    open_ended = False
+    open_ended = adjacent = False
     for words in lines:
         if not words:
-            open_ended = False
+            open_ended = adjacent = False
             continue
         line = " ".join(words)
         before = paragraphs[-1] if paragraphs else ""
-        if open_ended and before.endswith("-") and before[-2:-1].isalpha() and line[0].isalnum():
+        if adjacent and before.endswith("-") and before[-2:-1].isalpha() and line[0].isalnum():
             first = before[:-1].rsplit(" ", 1)[-1]
             keeps = joins_with_hyphen(first, words[0], others)
             paragraphs[-1] = (before if keeps else before[:-1]) + line
@@ -195,5 +195,5 @@ def mend_plain(raw: str) -> str:
             paragraphs[-1] = before + space + line
         else:
             paragraphs.append(line)
-        open_ended = len(line) >= 0.7 * usual
+        open_ended, adjacent = len(line) >= 0.7 * usual, True
     return "\n".join(paragraphs)

@@ -131,6 +131,7 @@ class PdfFile:
         self._without_text: list[int] = []
         self._unreadable: list[int] = []
         self._garbled: list[int] = []
+        self._blank: list[int] = []
         self._partly: list[int] = []
         self._second_reader: list[int] = []
         self._pypdf: pypdf.PdfReader | None = None
@@ -211,7 +212,8 @@ class PdfFile:
 
     def _tell_missing_text(self) -> str:
         parts = []
-        plain = [number for number in self._without_text if number not in {*self._garbled, *self._unreadable}]
+        explained = {*self._garbled, *self._unreadable, *self._blank}
+        plain = [number for number in self._without_text if number not in explained]
         if plain:
             has = "has" if len(plain) == 1 else "have"
             parts.append(f"{_name_pages(plain)} {has} no text layer: run OCR (such as ocrmypdf) and add the file again")
@@ -221,6 +223,8 @@ class PdfFile:
                 f"{_name_pages(self._garbled)} {has} a garbled text layer (a font without a usable Unicode map): run "
                 "OCR that replaces the text (such as ocrmypdf --force-ocr) and add the file again"
             )
+        if self._blank:
+            parts.append(f"{_name_pages(self._blank)} {'is' if len(self._blank) == 1 else 'are'} blank")
         if self._unreadable:
             parts.append(f"{_name_pages(self._unreadable)} can't be read: open and save the file with another program")
         return "; ".join(parts)
@@ -324,12 +328,13 @@ class PdfFile:
 
     def _read(self, number: int) -> tuple[PageLayout, float, float]:
         layout, width, height, bad_share = PageLayout("", (), ()), 0.0, 0.0, 0.0
-        garbled = readable = False
+        garbled = readable = is_blank = False
         if self._pdfium is not None:
             with suppress(pypdfium2.PdfiumError):
-                layout, width, height, raw = _read_with_pdfium(self._pdfium, number - 1)
-                readable = True
-                garbled, bad_share = (judged := readability(raw)).garbled, judged.bad_share
+                page = _read_with_pdfium(self._pdfium, number - 1)
+                layout, width, height, is_blank = page.layout, page.width, page.height, page.is_blank
+                judged = readability(page.raw_text)
+                garbled, bad_share, readable = judged.garbled, judged.bad_share, True
         if garbled or not _has_text(layout.text):
             second = self._read_with_pypdf(number)
             if second is not None:
@@ -348,6 +353,8 @@ class PdfFile:
                 self._unreadable.append(number)
             elif garbled:
                 self._garbled.append(number)
+            elif is_blank:
+                self._blank.append(number)
         elif bad_share > _MILD_GARBLING:
             self._partly.append(number)
         return layout, width, height
@@ -404,10 +411,27 @@ def _name_pages(numbers: list[int]) -> str:
     return f"page{'s' if len(numbers) > 1 else ''} {listing}"
 
 
-def _read_with_pdfium(document: Any, index: int) -> tuple[PageLayout, float, float, str]:
-    """Layout, width, height and raw text of a page. Raises PdfiumError."""
+@dataclass(frozen=True, slots=True)
+class _PdfiumPage:
+    layout: PageLayout
+    width: float
+    height: float
+    raw_text: str
+    is_blank: bool
+    """Nothing is drawn on it at all."""
+
+
+def _read_with_pdfium(document: Any, index: int) -> _PdfiumPage:
+    """Raises PdfiumError."""
     page = document[index]
+    if pdfium.FPDFPage_GetAnnotCount(page) > 0:
+        # what was typed into form fields and text boxes is no page content until it is merged with it, in memory
+        merged = pdfium.FPDFPage_Flatten(page, pdfium.FLAT_NORMALDISPLAY) == pdfium.FLATTEN_SUCCESS
+        if merged:
+            page.close()
+            page = document[index]
     try:
+        is_blank = pdfium.FPDFPage_CountObjects(page) == 0
         width, height = page.get_size()
         place = _displayed_box(page)
         text_page = page.get_textpage()
@@ -417,7 +441,7 @@ def _read_with_pdfium(document: Any, index: int) -> tuple[PageLayout, float, flo
             text_page.close()
     finally:
         page.close()
-    return lay_out(lines), width, height, raw
+    return _PdfiumPage(lay_out(lines), width, height, raw, is_blank)
 
 
 def _displayed_box(page: Any) -> Callable[[float, float, float, float], Box]:
