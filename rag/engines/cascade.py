@@ -6,6 +6,7 @@ It mixes no scores: only what the second reranker read has a score that the floo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rag.errors import BadInput
 from rag.ports import Progress, Reranker

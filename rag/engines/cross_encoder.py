@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rag.engines.local_models import LocalModel, content_revision, find_model
 from rag.engines.token_counter import TokenCounter, longest_input_tokens, well_formed
-from rag.errors import BadInput, ModelUnavailable
+from rag.errors import BadInput, EngineFault, ModelUnavailable
 from rag.ports import Progress
 from rag.types import EngineInfo, Passage, Relevance
 
@@ -39,6 +39,10 @@ LONGEST_PAIR_TOKENS = 1024
 
 TYPICAL_PAIR_TOKENS = 200
 """Mean length of query and passage together, for an estimate before anything was scored."""
+
+WINDOW_TOKENS = 256
+"""Longest window of a passage that must be cut: about what cross-encoders are trained on. In a longer one an answer of
+two sentences is drowned by what stands around it."""
 
 _BOUNDARY_TOKENS = 8
 """A text cut out of another can have a few tokens more than it had inside."""
@@ -62,9 +66,9 @@ class _Speed:
 class CrossEncoderReranker:
     """A cross-encoder behind the `Reranker` port. Safe to use from several threads; they take turns by batch.
 
-    A passage that does not fit beside the query is read in windows that overlap by a quarter, and its logit is the
-    highest of theirs: a passage is as relevant as its best part. Windows after the first lack the title that the
-    passage starts with.
+    A passage that does not fit beside the query is read in windows of at most `WINDOW_TOKENS` that overlap by a
+    quarter, and its logit is the highest of theirs: a passage is as relevant as its best part. Windows after the first
+    lack the title that the passage starts with.
     """
 
     def __init__(
@@ -235,7 +239,7 @@ class CrossEncoderReranker:
 
         Raises:
             BadInput: The query is empty or too long.
-            ModelUnavailable: The model gave a logit that is not a number.
+            EngineFault: The model gave a logit that is not a number.
         """
         if not query.strip():
             raise BadInput("the question is empty: type one")
@@ -275,9 +279,9 @@ class CrossEncoderReranker:
             passages_of.setdefault(text, []).append(number)
         lengths = dict(zip(passages_of, self._counter.count(list(passages_of)), strict=True))
         windows = [
-            (window, min(length, room), text)
+            (window, length if length <= room else min(room, WINDOW_TOKENS), text)
             for text, length in lengths.items()
-            for window in ([text] if length <= room else self._windows(text, room))
+            for window in ([text] if length <= room else self._windows(text, min(room, WINDOW_TOKENS)))
         ]
         windows.sort(key=lambda window: -window[1])
         unread = {text: 0 for text in passages_of}
@@ -315,7 +319,7 @@ class CrossEncoderReranker:
         if logits.ndim == 2:
             logits = logits[:, 1] - logits[:, 0]
         if not np.isfinite(logits).all():
-            raise ModelUnavailable(
+            raise EngineFault(
                 f"{self._name} gave a logit that is not a number in {self._precision}: compute in float32, or fetch "
                 "the model again"
             )

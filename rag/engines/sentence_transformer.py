@@ -18,7 +18,7 @@ import numpy as np
 
 from rag.engines.local_models import LocalModel, find_model
 from rag.engines.token_counter import TokenCounter, longest_input_tokens, well_formed
-from rag.errors import BadInput, ModelUnavailable
+from rag.errors import BadInput, EngineFault, ModelUnavailable
 from rag.ports import Progress, Vector, Vectors
 from rag.types import EmbedderIdentity, EngineInfo
 
@@ -162,6 +162,7 @@ class SentenceTransformerEmbedder:
 
         Raises:
             BadInput: A text is longer than the model reads.
+            EngineFault: The model gave a vector that is not a number.
         """
         vectors = np.empty((len(texts), self._identity.dimension), dtype=np.float32)
         lengths = self.count_passage_tokens(texts)
@@ -191,6 +192,7 @@ class SentenceTransformerEmbedder:
 
         Raises:
             BadInput: The query is empty or longer than the model reads.
+            EngineFault: The model gave a vector that is not a number.
         """
         if not text.strip():
             raise BadInput("the question is empty: type one")
@@ -207,7 +209,7 @@ class SentenceTransformerEmbedder:
 
     def _checked(self, vectors: Vectors) -> Vectors:
         if not np.isfinite(vectors).all():
-            raise ModelUnavailable(
+            raise EngineFault(
                 f"{self._identity.name} gave a vector that is not a number: its files are damaged; fetch it again"
             )
         return vectors
