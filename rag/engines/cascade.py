@@ -70,7 +70,7 @@ class CascadeReranker:
         relevances = [Relevance(one.order, None, first_score=one.score, cached=one.cached) for one in first]
         for number, one in zip(within, second, strict=True):
             cached = one.cached and first[number].cached
-            relevances[number] = Relevance(one.order, one.score, one.logit, first[number].score, cached)
+            relevances[number] = replace(one, first_score=first[number].score, cached=cached)
         return relevances
 
     def estimate_seconds(self, n_passages: int) -> float | None:
