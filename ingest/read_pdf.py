@@ -33,6 +33,9 @@ PDFIUM_LOCK = threading.RLock()
 HEADER_BYTES = 1024
 """The header `%PDF` may stand this deep in a file, as Acrobat and both readers accept it."""
 
+PAGE_CHARACTERS = 500_000
+"""Most characters of one page; a dense page has about 8,000."""
+
 _MAX_OUTLINE_ENTRIES = 10_000
 _MILD_GARBLING = 0.03
 _LINE_HYPHEN = 0x02
@@ -331,7 +334,7 @@ class PdfFile:
         garbled = readable = is_blank = False
         if self._pdfium is not None:
             with suppress(pypdfium2.PdfiumError):
-                page = _read_with_pdfium(self._pdfium, number - 1)
+                page = _read_with_pdfium(self._pdfium, number - 1, self._source)
                 layout, width, height, is_blank = page.layout, page.width, page.height, page.is_blank
                 judged = readability(page.raw_text)
                 garbled, bad_share, readable = judged.garbled, judged.bad_share, True
@@ -421,8 +424,8 @@ class _PdfiumPage:
     """Nothing is drawn on it at all."""
 
 
-def _read_with_pdfium(document: Any, index: int) -> _PdfiumPage:
-    """Raises PdfiumError."""
+def _read_with_pdfium(document: Any, index: int, source: str) -> _PdfiumPage:
+    """Raises PdfiumError, and FileRefused (too_large)."""
     page = document[index]
     if pdfium.FPDFPage_GetAnnotCount(page) > 0:
         # what was typed into form fields and text boxes is no page content until it is merged with it, in memory
@@ -436,6 +439,12 @@ def _read_with_pdfium(document: Any, index: int) -> _PdfiumPage:
         place = _displayed_box(page)
         text_page = page.get_textpage()
         try:
+            if text_page.count_chars() > PAGE_CHARACTERS:
+                raise FileRefused(
+                    "too_large",
+                    f"{source}: page {index + 1} holds {text_page.count_chars():,} characters, the limit is {PAGE_CHARACTERS:,}: "
+                    "remove that page",
+                )
             lines, raw = _printed_lines(text_page, place)
         finally:
             text_page.close()

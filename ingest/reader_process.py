@@ -22,18 +22,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from ingest.chunk import Heading
-from ingest.read_pdf import ReadDocument, check_is_pdf, open_pdf
+from ingest.read_pdf import PAGE_CHARACTERS, ReadDocument, check_is_pdf, open_pdf
 from rag.errors import FileRefused
 from rag.types import Box, Document, Page, Word
 
 OUTPUT_LIMIT_BYTES = 512 * 2**20
 """Most that a child may write about one file."""
 
-PAGE_CHARACTERS = 2_000_000
-"""Most text of one page; a page of a book has about 3,000."""
-
 _POLL_S = 0.1
-_MAX_LINE_BYTES = 8 * PAGE_CHARACTERS
+_MAX_LINE_BYTES = 64 * PAGE_CHARACTERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +125,8 @@ def _collect(
     document: Document | None = None
     pages: list[Page] = []
     n_bytes = 0
-    for line in _lines_until(child, source, limits.time_limit_s, cancelled):
+    memory = _MemoryWatch(child.pid)
+    for line in _lines_until(child, source, limits.time_limit_s, cancelled, memory):
         n_bytes += len(line)
         if n_bytes > OUTPUT_LIMIT_BYTES or len(line) >= _MAX_LINE_BYTES:
             raise FileRefused(
@@ -153,7 +151,12 @@ def _collect(
                 return ReadDocument(document, tuple(pages), headings, without_text, warnings)
             case "refused":
                 raise FileRefused(message["reason"], message["message"])
-    raise _death(child, source, limits, len(pages), document.page_count if document else None)
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(timeout=5)
+    where = "on opening or closing it"
+    if document is not None and len(pages) < document.page_count:
+        where = f"on page {len(pages) + 1}"
+    raise _death(child.poll(), source, where, memory.peak_bytes, limits.memory_limit_bytes)
 
 
 def _page(document: Document, message: dict[str, Any]) -> Page:
@@ -162,7 +165,11 @@ def _page(document: Document, message: dict[str, Any]) -> Page:
 
 
 def _lines_until(
-    child: subprocess.Popen[bytes], source: str, time_limit_s: float, cancelled: Callable[[], bool]
+    child: subprocess.Popen[bytes],
+    source: str,
+    time_limit_s: float,
+    cancelled: Callable[[], bool],
+    memory: _MemoryWatch,
 ) -> Iterator[bytes]:
     """The child's lines as they come. Raises FileRefused (time_limit, cancelled)."""
     lines: queue.Queue[bytes] = queue.Queue(maxsize=64)
@@ -187,6 +194,7 @@ def _lines_until(
         while True:
             if cancelled():
                 raise FileRefused("cancelled", f"{source} was cancelled")
+            memory.look()
             left = deadline - time.monotonic()
             if left <= 0:
                 raise FileRefused(
@@ -202,23 +210,32 @@ def _lines_until(
         stop.set()
 
 
-def _death(
-    child: subprocess.Popen[bytes], source: str, limits: ReadLimits, n_pages: int, page_count: int | None
-) -> FileRefused:
+class _MemoryWatch:
+    """The child's largest address space as far as it was seen; 0 where the platform has no /proc."""
+
+    def __init__(self, pid: int) -> None:
+        self._status = Path(f"/proc/{pid}/status")
+        self.peak_bytes = 0
+
+    def look(self) -> None:
+        with suppress(OSError, ValueError, IndexError):
+            peak = self._status.read_text().partition("VmPeak:")[2].split()[0]
+            self.peak_bytes = max(self.peak_bytes, int(peak) * 1024)
+
+
+def _death(code: int | None, source: str, where: str, peak_bytes: int, memory_limit_bytes: int) -> FileRefused:
     """Why the child ended without a last word."""
-    with suppress(subprocess.TimeoutExpired):
-        child.wait(timeout=5)
-    code = child.poll()
-    where = f"on page {n_pages + 1}" if page_count and n_pages < page_count else "on opening or closing it"
-    if code == _EXIT_MEMORY:
-        return FileRefused(
-            "memory_limit",
-            f"{source} needs more than {limits.memory_limit_bytes // 2**20} MiB of memory: split it, or raise "
-            "RANK37_FILE_MEMORY_LIMIT_MB",
-        )
     if code == -_signal_number("SIGKILL"):
         return FileRefused(
             "memory_limit", f"{source}: its reader was killed {where}, most likely for want of memory: split it"
+        )
+    # Native code that gets no memory aborts, as it does when it finds itself broken: what it had tells which.
+    aborted = code == -_signal_number("SIGABRT") and peak_bytes > memory_limit_bytes / 2
+    if code == _EXIT_MEMORY or aborted:
+        return FileRefused(
+            "memory_limit",
+            f"{source} needs more than {memory_limit_bytes // 2**20} MiB of memory {where}: split it, or raise "
+            "RANK37_FILE_MEMORY_LIMIT_MB",
         )
     return FileRefused(
         "unreadable", f"{source}: the PDF parser crashed {where} (exit {code}): open and save it with another program"
@@ -258,12 +275,6 @@ def main() -> None:
             document = pdf.document
             tell("document", id=document.id, title=document.title, page_count=document.page_count)
             for page in pdf.pages(words=options.words):
-                if len(page.text) > PAGE_CHARACTERS:
-                    raise FileRefused(
-                        "too_large",
-                        f"{document.source}: page {page.number} has {len(page.text):,} characters, the limit is "
-                        f"{PAGE_CHARACTERS:,}: split it",
-                    )
                 boxes = [
                     [word.start, word.end]
                     + [round(edge, 2) for edge in (word.box.left, word.box.top, word.box.right, word.box.bottom)]
