@@ -229,7 +229,7 @@ class ServiceReranker:
         )
 
     def _vllm(self, models: Sequence[dict[str, object]], endpoint: str) -> _Dialect:
-        """The options of vLLM; `activation` is an older name. Source: https://docs.vllm.ai, vllm/entrypoints/pooling."""
+        """Of vLLM; `activation` is an older name of the option. Source: https://docs.vllm.ai, entrypoints/pooling."""
         return _Dialect(
             "vLLM",
             endpoint,
