@@ -203,9 +203,11 @@ class PdfFile:
         if self._without_text:
             warnings.append(self._tell_missing_text())
         if self._partly:
-            warnings.append(f"{_name_pages(self._partly)} in part: some characters are unreadable and left out")
+            warnings.append(f"some characters of {_name_pages(self._partly)} are unreadable and left out")
         if self._second_reader:
-            warnings.append(f"{_name_pages(self._second_reader)} was read by the second reader: no boxes to highlight")
+            warnings.append(
+                f"text of {_name_pages(self._second_reader)} comes from the second reader: no boxes to highlight"
+            )
         if self._is_dynamic_form():
             warnings.append("it is an XFA form: only the placeholder page that viewers show is read; print it to a PDF")
         headings = find_headings(sorted(self._layouts, key=lambda item: item[0]), self._outline())
@@ -439,11 +441,11 @@ def _read_with_pdfium(document: Any, index: int, source: str) -> _PdfiumPage:
         place = _displayed_box(page)
         text_page = page.get_textpage()
         try:
-            if text_page.count_chars() > PAGE_CHARACTERS:
+            if (count := text_page.count_chars()) > PAGE_CHARACTERS:
                 raise FileRefused(
                     "too_large",
-                    f"{source}: page {index + 1} holds {text_page.count_chars():,} characters, the limit is {PAGE_CHARACTERS:,}: "
-                    "remove that page",
+                    f"{source}: page {index + 1} holds {count:,} characters, the limit is {PAGE_CHARACTERS:,}: remove "
+                    "that page",
                 )
             lines, raw = _printed_lines(text_page, place)
         finally:
