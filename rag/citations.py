@@ -136,7 +136,7 @@ def cite(reply: str, passages: Sequence[RankedChunk]) -> Answer | RefusalReason:
         An Answer of kind `written`; `model_declined` where the reply says that the passages do not answer; `uncited`
         where no marker of it names a passage.
     """
-    text = _THINKING.sub("", reply)
+    text = without_thinking(reply)
     if fenced := _WHOLE_FENCE.fullmatch(text):
         text = fenced["inside"]
     if _SENTINEL.search(text):
@@ -168,6 +168,15 @@ def uncited_sentences(text: str) -> tuple[str, ...]:
         and not statement.text.rstrip("*_ ").endswith((":", "："))
         and not _says_nothing(statement.text, cites=False)
     )
+
+
+def without_thinking(reply: str) -> str:
+    """The reply without the thoughts that some models put before it.
+
+    >>> without_thinking("<think>Seven or eight?</think> Seven [1].")
+    ' Seven [1].'
+    """
+    return _THINKING.sub("", reply)
 
 
 def without_links(text: str, passages: Sequence[str] = ()) -> str:
