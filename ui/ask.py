@@ -58,7 +58,7 @@ def show() -> None:
         ready = [stored.document.source for stored in workspace.engines.index.documents() if stored.state == "ready"]
 
     typed = st.chat_input(
-        "Add a document first: then there is something to ask" if ready == [] else "Ask your documents",
+        _placeholder(ready, workspace),
         max_chars=QUESTION_CHARACTERS,
         disabled=ready == [],
         key="question",
@@ -72,6 +72,14 @@ def show() -> None:
         _empty_state(ready, workspace, chat)
     for number, asking in enumerate(chat):
         _show_exchange(asking, workspace, number=number, is_latest=asking is chat[-1])
+
+
+def _placeholder(ready: Sequence[str] | None, workspace: Workspace) -> str:
+    if ready is None or ready:
+        return "Ask your documents"
+    if n_unfinished(workspace):
+        return "The first document is being read: you can ask in a moment"
+    return "Add a document first: then there is something to ask"
 
 
 def _header(chat: list[Asking]) -> None:

@@ -103,7 +103,7 @@ def ask(page: Page, question: str) -> Locator:
 def upload(page: Page, name: str, data: bytes) -> Locator:
     """Add a PDF on the Documents page; gives its line in the queue, whose outcome is still to come."""
     page.locator("input[type=file]").set_input_files({"name": name, "mimeType": "application/pdf", "buffer": data})
-    page.get_by_test_id("stFileUploaderFile").first.wait_for()
+    page.get_by_test_id("stFileChip").first.wait_for()
     page.get_by_role("button", name="Add to the collection").click()
     return page.get_by_test_id("job").filter(has_text=name)
 

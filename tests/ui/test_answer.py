@@ -1,0 +1,64 @@
+"""Answers and refusals as HTML: verbatim, escaped, and saying what they rest on."""
+
+from __future__ import annotations
+
+from rag.types import Answer, Candidate, Chunk, Citation, Message, PageSpan, RankedChunk, Refusal, Trace
+from ui.answer import answer_html, refusal_html
+
+CHUNK = Chunk("c", "d", "Terms & <Conditions>", "Refunds", "Seven days from receipt.", (PageSpan(3, 0, 24),), 0, 9)
+CITATION = Citation(1, CHUNK, "Seven days from receipt.", 3)
+FLOOR = 0.4
+
+
+def refused(score: float, **more: object) -> Trace:
+    candidate = Candidate(CHUNK, 1, 0.016)
+    ranked = (RankedChunk(candidate, 1, score),)
+    return Trace("t", "", "q", "q", FLOOR, 5, (), (candidate,), ranked, **more)  # type: ignore[arg-type]  # by name
+
+
+def test_written_answer_shows_markers_and_below_them_document_page_and_quote() -> None:
+    text = "You have **seven days** [1].\n\n- from receipt [1]\n- [2] is unknown"
+    html = answer_html(Answer(text, (CITATION,), "written"))
+    chip = '<b class="r37-marker" title="Terms &amp; &lt;Conditions&gt;, page 3">[1]</b>'
+    assert f"<p>You have <b>seven days</b> {chip}.</p>" in html
+    assert "<li>[2] is unknown</li>" in html, "a marker without a citation stays text"
+    assert "<blockquote>Seven days from receipt.</blockquote>" in html
+    assert "<b>Terms &amp; &lt;Conditions&gt;</b>,\npage 3" in html
+
+
+def test_quoted_answer_says_that_no_llm_wrote_it() -> None:
+    html = answer_html(Answer("Seven days from receipt. [1]", (CITATION,), "quoted"))
+    assert "no LLM wrote any of it" in html
+    assert html.count("Seven days from receipt.") == 1
+
+
+def test_a_reply_never_becomes_markup_a_link_or_an_image() -> None:
+    reply = "<img src=x onerror=alert(1)> ![x](http://example.org/?q=secret) [go](javascript:alert(1)) $x$ [1]"
+    html = answer_html(Answer(reply, (CITATION,), "written"))
+    assert "<img" not in html
+    assert "<a" not in html
+    assert "![x](http://example.org/?q=secret)" in html
+
+
+def test_refusal_below_the_floor_says_what_was_nearest_and_how_far_it_fell_short() -> None:
+    html = refusal_html(Refusal("below_floor", 0.31), refused(0.31))
+    assert "the best scored 0.310: 0.090 below the floor of 0.40" in html
+    assert "Nearest: <b>Terms &amp; &lt;Conditions&gt;</b>,\np. 3" in html
+    assert "Seven days from receipt." in html
+    assert "No LLM was asked." in html
+
+
+def test_refusal_of_the_llm_says_that_it_was_asked() -> None:
+    trace = refused(0.9, prompt=(Message("user", "…"),))
+    html = refusal_html(Refusal("model_declined", 0.9), trace)
+    assert "An LLM was asked." in html
+    assert "below the floor" not in html
+
+
+def test_every_refusal_has_its_words() -> None:
+    trace = refused(0.2)
+    texts = {
+        reason: refusal_html(Refusal(reason, 0.2), trace)
+        for reason in ("no_candidates", "below_floor", "uncited", "model_declined")
+    }
+    assert len(set(texts.values())) == 4
