@@ -14,7 +14,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -100,14 +100,14 @@ class _Run:
 
     def ingest(self, paths: Sequence[Path], settings: Settings) -> int:
         from ingest.files import find_pdfs, printable
-        from ingest.write import ingest_files
+        from ingest.write import counted, ingest_files
 
         files = list(find_pdfs(paths))
         if not files:
             folders = ", ".join(printable(path) for path in paths)
             raise BadInput(f"there is no PDF file in {folders}: name files, or a folder that holds some")
         with _open_ingester(settings) as ingester:
-            print(f"Ingesting {len(files)} files into collection {settings.collection!r}", flush=True)
+            print(f"Ingesting {counted(len(files), 'file')} into collection {settings.collection!r}", flush=True)
             self._began, self._started = True, perf_counter()
             with _display(len(files)) as show:
                 for outcome in ingest_files(ingester, files, show.file):
@@ -125,10 +125,15 @@ class _Run:
         return status
 
     def _summarise(self) -> None:
+        from ingest.write import counted
+
         counts = Counter(outcome.status for outcome in self._outcomes)
         pages, chunks = (sum(getattr(done, name) for done in self._outcomes) for name in ("pages", "chunks"))
         ended = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-        print(f"{ended}; {pages} pages, {chunks} chunks in {perf_counter() - self._started:.1f} s", flush=True)
+        print(
+            f"{ended}; {counted(pages, 'page')}, {counted(chunks, 'chunk')} in {perf_counter() - self._started:.1f} s",
+            flush=True,
+        )
 
     def _write_report(self, error: str | None) -> bool:
         from ingest.report import report_as_json, write_report
@@ -146,10 +151,14 @@ class _Run:
 
 @contextmanager
 def _open_ingester(settings: Settings) -> Iterator[Ingester]:
+    from rich.console import Console
+
     from ingest.write import Ingester
     from rag.wiring import open_embedder, open_index
 
-    embedder = open_embedder(settings)
+    console = Console(stderr=True)
+    with console.status("loading the embedder") if console.is_terminal else nullcontext():
+        embedder = open_embedder(settings)
     index = open_index(settings, embedder.identity)
     try:
         yield Ingester.from_settings(settings, embedder, index)

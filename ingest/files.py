@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -132,21 +132,6 @@ def move_durably(source: Path, target: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-
-def page_ranges(numbers: Sequence[int]) -> str:
-    """Page numbers as a person writes them.
-
-    >>> page_ranges([1, 2, 3, 7, 9, 10])
-    '1-3, 7, 9-10'
-    """
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1][1:] = [number]
-        else:
-            runs.append([number])
-    return ", ".join("-".join(str(end) for end in run) for run in runs)
 
 
 def _read_all(file: BinaryIO, path: Path, max_bytes: int, take: Callable[[bytes], object]) -> str:

@@ -29,7 +29,6 @@ from ingest.files import (
     content_id,
     copy_with_id,
     move_durably,
-    page_ranges,
     printable,
 )
 from ingest.read_pdf import ReadDocument
@@ -504,15 +503,15 @@ def _outcome(stored: StoredDocument, status: FileStatus, message: str) -> FileOu
     )
 
 
+def counted(number: int, thing: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "page"), counted(2, "page")
+    ('1 page', '2 pages')
+    """
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def _message(ready: StoredDocument, replaced: Sequence[StoredDocument]) -> str:
-    pages = ready.document.page_count
-    parts = [f"{pages} {'page' if pages == 1 else 'pages'}, {ready.n_chunks} {_chunks(ready.n_chunks)}"]
-    if ready.pages_without_text:
-        parts.append(f"no readable text on page {page_ranges(ready.pages_without_text)}")
-    if replaced:
-        parts.append("in place of the earlier version")
-    return "; ".join(parts)
-
-
-def _chunks(count: int) -> str:
-    return "chunk" if count == 1 else "chunks"
+    size = f"{counted(ready.document.page_count, 'page')}, {counted(ready.n_chunks, 'chunk')}"
+    return f"{size}, in place of the earlier version" if replaced else size

@@ -59,8 +59,9 @@ def test_a_folder_goes_in_and_the_report_accounts_for_every_file(
     output, errors = process.communicate(timeout=120)
 
     assert (process.returncode, errors) == (0, "")
-    lines = output.splitlines()
-    assert [line.split()[0] for line in lines if "pdf" in line.lower()][-2:] == ["ingested", "ingested"]
+    assert output.startswith("Ingesting 2 files into collection 'shelf'\n")
+    assert f"ingested   {papers / 'a.pdf'}: 2 pages, 2 chunks [" in output
+    assert "warning: page 2 " in output
     report = report_of(tmp_path / "r.json")
     assert [document["file"] for document in report["documents"]] == [
         str(papers / "a.pdf"),
