@@ -161,6 +161,7 @@ class IngestQueue:
             if job.state != "failed":
                 raise BadInput(f"{job.file} is {job.state}: only a failed file can be tried again; upload it anew")
             del self._jobs[job_id]
+            job.cancel_asked.clear()
             job.state, job.error, job.progress, job.starts, job.seconds = "waiting", None, None, 0, 0.0
             self._jobs[job_id] = job
             self._changed.notify_all()
@@ -187,6 +188,7 @@ class IngestQueue:
     def _enter(self, job: _Job) -> JobView:
         with self._changed:
             if self._closing:
+                self._discard_files(job)
                 raise BadInput(f"{job.file} can't be taken: the program is stopping")
             self._jobs[job.id] = job
             self._changed.notify_all()

@@ -280,7 +280,9 @@ def test_many_threads_can_use_the_queue_at_once(tmp_path: Path, queue: IngestQue
     assert len(queue.jobs()) == len(gate.documents()) == 8
 
 
-def test_closing_does_not_wait_for_the_whole_file(tmp_path: Path, open_queue: Callable[[], IngestQueue]) -> None:
+def test_closing_does_not_wait_for_the_whole_file(
+    tmp_path: Path, open_queue: Callable[[], IngestQueue], folder: Path
+) -> None:
     queue = open_queue()
     queue.submit_path(long_pdf(tmp_path / "long.pdf", seed=2, pages=60))
     deadline = monotonic() + 60
@@ -295,3 +297,4 @@ def test_closing_does_not_wait_for_the_whole_file(tmp_path: Path, open_queue: Ca
     assert only(queue).state == "waiting"
     with pytest.raises(BadInput, match="stopping"):
         queue.submit("late.pdf", b"%PDF")
+    assert list(folder.iterdir()) == []
