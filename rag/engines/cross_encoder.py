@@ -98,6 +98,7 @@ class CrossEncoderReranker:
         self._lock = threading.Lock()
         self._counter = TokenCounter(model.tokenizer)
         self._name = local.name
+        self._prompt = model.prompts.get(model.default_prompt_name or "")
         if model.num_labels not in (1, 2):
             raise BadInput(
                 f"{local.name} has {model.num_labels} labels; a reranker has 1, or 2 of which the second means "
@@ -270,7 +271,7 @@ class CrossEncoderReranker:
                 f"the question has {query_tokens} tokens, {self._name} takes questions of at most {limit}: shorten it"
             )
         with self._lock:
-            features = self._model.preprocess([(query, "a")])
+            features = self._model.preprocess([(query, "a")], prompt=self._prompt)
         return self._max_tokens - int(features["attention_mask"].sum()) + self._counter.count(["a"])[0]
 
     def _logits(self, query: str, texts: Sequence[str], room: int, progress: Progress | None) -> list[float]:
@@ -313,7 +314,11 @@ class CrossEncoderReranker:
         The softmax over two labels is the sigmoid of that difference.
         """
         outputs = self._model.predict(
-            pairs, batch_size=len(pairs), activation_fn=self._identity_function, show_progress_bar=False
+            pairs,
+            prompt=self._prompt,
+            batch_size=len(pairs),
+            activation_fn=self._identity_function,
+            show_progress_bar=False,
         )
         logits = np.asarray(outputs, dtype=np.float64)
         if logits.ndim == 2:
@@ -385,12 +390,12 @@ def _precision_for(device: str, folder: Path) -> Precision:
 
 
 def _refuse_other_models(local: LocalModel) -> None:
-    """Any encoder would load as a cross-encoder, with a random head and random scores."""
+    """Any encoder would load as a cross-encoder, with a random head; any LLM, by its logits of yes and no."""
     st_config = local.folder / "config_sentence_transformers.json"
     if st_config.is_file() and json.loads(st_config.read_text()).get("model_type") == "CrossEncoder":
         return
     architectures = json.loads((local.folder / "config.json").read_text()).get("architectures") or ["no architecture"]
-    if not architectures[0].endswith(("ForSequenceClassification", "ForCausalLM")):
+    if not architectures[0].endswith("ForSequenceClassification"):
         raise BadInput(
             f"{local.name} is no cross-encoder ({architectures[0]} has no scoring head): name one, such as "
             "BAAI/bge-reranker-v2-m3"

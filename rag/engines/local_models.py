@@ -52,7 +52,7 @@ _WEIGHTS = re.compile(r"(?P<folder>(\d+_\w+/)?)(model|pytorch_model)(-\d+-of-\d+
 _SETTINGS = re.compile(r"(\d+_\w+/)?[^/]+\.(json|txt|model|jinja)")
 """Configuration and tokenizer: at the root, or in a module's folder such as `1_Pooling`."""
 
-_MODULES_WITH_FILES = ("Pooling", "Dense")
+_MODULES_WITH_FILES = ("Pooling", "Dense", "LogitScore")
 """Modules of a sentence-transformers model that can't be built without a file of their own."""
 
 
@@ -229,7 +229,7 @@ def content_revision(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if not path.is_file() or path.suffix not in {".safetensors", ".bin", ".json", ".model", ".txt"}:
+        if not path.is_file() or path.suffix not in {".safetensors", ".bin", ".json", ".model", ".txt", ".jinja"}:
             continue
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())

@@ -14,12 +14,12 @@ from rag.engines.cross_encoder import CrossEncoderReranker
 from rag.errors import BadInput
 from rag.ports import Reranker
 from rag.types import Passage, Relevance
-from tests.contracts.tiny_models import CORPUS, FAMILIES, save_cross_encoder
+from tests.contracts.tiny_models import CORPUS, FAMILIES, save_cross_encoder, save_language_model_reranker
 
 QUERY = "How long is the waiting period for critical illness?"
 PASSAGES = [Passage(str(number), text) for number, text in enumerate(CORPUS)]
 
-ENGINES = ["embedded", *FAMILIES, "two labels", "cascade of all", "cascade of three"]
+ENGINES = ["embedded", *FAMILIES, "two labels", "language model", "cascade of all", "cascade of three"]
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -35,7 +35,10 @@ def reranker(
     makers: dict[str, Callable[[], Reranker]] = {
         "embedded": lambda: embedded_reranker,
         "two labels": lambda: tiny("bert", labels=2),
-        "cascade of all": lambda: CascadeReranker(embedded_reranker, tiny("xlm-roberta"), None),
+        "language model": lambda: CrossEncoderReranker.load(
+            save_language_model_reranker(tmp_path_factory.mktemp("model") / "tiny-lm"), device="cpu"
+        ),
+        "cascade of all": lambda: CascadeReranker(tiny("bert"), tiny("xlm-roberta"), None),
         "cascade of three": lambda: CascadeReranker(embedded_reranker, tiny("modernbert"), 3),
     }
     return makers.get(request.param, lambda: tiny(request.param))()

@@ -20,6 +20,8 @@ from transformers import (
     ModernBertForSequenceClassification,
     ModernBertModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     XLMRobertaConfig,
     XLMRobertaForSequenceClassification,
     XLMRobertaModel,
@@ -58,6 +60,38 @@ def save_cross_encoder(folder: Path, family: Family, *, labels: int = 1, seed: i
                 parameter.mul_(80.0 if name.startswith("classifier") else 8.0)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_language_model_reranker(folder: Path, *, prompt: str = "Does the passage answer? ") -> Path:
+    """An LLM that scores by its logits of yes and no, with a chat template and a prompt, saved as a cross-encoder."""
+    from sentence_transformers import CrossEncoder
+
+    tokenizer = _tokenizer("modernbert")
+    tokenizer.add_tokens(["yes", "no"])
+    tokenizer.chat_template = "{% for message in messages %}<{{message.role}}>{{message.content}}{% endfor %}"
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=POSITIONS,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=False,
+    )
+    model = Qwen2ForCausalLM(config)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(20.0)
+    plain = folder.with_name(folder.name + "-language-model")
+    model.save_pretrained(plain)
+    tokenizer.save_pretrained(plain)
+    reranker = CrossEncoder(
+        str(plain), local_files_only=True, device="cpu", prompts={"own": prompt}, default_prompt_name="own"
+    )
+    reranker.save(str(folder), create_model_card=False)
     return folder
 
 

