@@ -12,7 +12,7 @@ import streamlit as st
 from ingest.queue import ENDED, JobView
 from rag.errors import Rank37Error
 from ui.problems import problems_shown, show_problem
-from ui.words import as_html, as_markdown, count, duration, page_list
+from ui.words import as_html, as_markdown, count, duration, page_list, sentence_html
 from ui.workspace import Workspace
 
 REFRESH_S = 1.0
@@ -142,7 +142,7 @@ def _state(job: JobView) -> tuple[str, str]:
         case "running":
             return "running", as_html(f"{_stage_text(job)}, {duration(job.seconds)} so far")
         case "failed":
-            return "failed", as_html(job.error or "")
+            return "failed", sentence_html(job.error or "")
         case "cancelled":
             return "cancelled", "nothing of it was kept"
         case "done" if outcome is None:
@@ -156,9 +156,9 @@ def _outcome_html(job: JobView) -> str:
     assert outcome is not None
     if outcome.status == "refused":
         reason = (outcome.reason or "").replace("_", " ")
-        return f"<b>{as_html(reason)}</b>: {as_html(outcome.message)}"
+        return f"<b>{as_html(reason)}</b>: {sentence_html(outcome.message)}"
     if outcome.status == "unchanged":
-        return as_html(outcome.message)
+        return sentence_html(outcome.message)
     parts = [f"{count(outcome.pages, 'page')}, {count(outcome.chunks, 'chunk')} in {duration(outcome.seconds)}"]
     if outcome.status == "replaced":
         parts.append("in place of the earlier version")
@@ -167,7 +167,7 @@ def _outcome_html(job: JobView) -> str:
         lines.append(
             as_html(f"No readable text on page {page_list(outcome.pages_without_text)}: it can’t be found there")
         )
-    lines += [as_html(warning) for warning in outcome.warnings]
+    lines += [sentence_html(warning) for warning in outcome.warnings]
     return "<br>".join(lines)
 
 

@@ -26,7 +26,7 @@ from rag.errors import (
     ModelUnavailable,
     Rank37Error,
 )
-from ui.words import as_markdown
+from ui.words import as_markdown, sentence
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def headline(error: Rank37Error) -> str:
 
 def show_problem(error: Rank37Error) -> None:
     """The problem and its remedy."""
-    st.error(f"**{headline(error)}.** {as_markdown(str(error))}", icon=":material/error:")
+    st.error(f"**{headline(error)}.** {as_markdown(sentence(str(error)))}", icon=":material/error:")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import unicodedata
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$~:^=&\"'])")
 _CODE = re.compile(r"`([^`\n]+)`")
+_CODE_OR_ADDRESS = re.compile(r"(`[^`\n]+`|\b(?:https?://|www\.)[^\s`]*[^\s`.,;:!?)])")
 
 
 def readable(text: str) -> str:
@@ -37,27 +38,41 @@ def as_html(text: str) -> str:
     return html.escape(readable(text))
 
 
+def sentence(text: str) -> str:
+    """A remark as a sentence on one line: with a capital and a full stop.
+
+    >>> sentence("no connection"), sentence("Is it up?")
+    ('No connection.', 'Is it up?')
+    """
+    line = readable(text)
+    if not line:
+        return ""
+    return line[0].upper() + line[1:] + ("" if line[-1] in ".!?" else ".")
+
+
 def sentence_html(text: str) -> str:
-    """A remark as a sentence of HTML: with a capital and a full stop, `code` between backticks.
+    """A remark as a sentence of harmless HTML, with `code` between backticks.
 
     >>> sentence_html("get it with `rag fetch`")
     'Get it with <code>rag fetch</code>.'
     """
-    line = readable(text)
-    line = line[:1].upper() + line[1:]
-    if line and line[-1] not in ".!?":
-        line += "."
-    return _CODE.sub(r"<code>\1</code>", html.escape(line))
+    return _CODE.sub(r"<code>\1</code>", html.escape(sentence(text)))
 
 
 def as_markdown(text: str) -> str:
     r"""The text as harmless Markdown on one line: nothing in it is markup, apart from `code` between backticks.
 
-    >>> as_markdown("![x](http://y) costs $5: run `rag ask`")
-    '\\!\\[x\\]\\(http\\://y\\) costs \\$5\\: run `rag ask`'
+    Addresses become code as well, since Markdown would make links of them.
+
+    >>> as_markdown("![x](y) costs $5: run `rag ask`")
+    '\\!\\[x\\]\\(y\\) costs \\$5\\: run `rag ask`'
+    >>> as_markdown("start http://localhost:11434/v1, then ask")
+    'start `http://localhost:11434/v1`, then ask'
     """
-    parts = _CODE.split(readable(text))
-    return "".join(f"`{part}`" if index % 2 else _MARKDOWN.sub(r"\\\1", part) for index, part in enumerate(parts))
+    parts = _CODE_OR_ADDRESS.split(readable(text))
+    return "".join(
+        f"`{part.strip('`')}`" if index % 2 else _MARKDOWN.sub(r"\\\1", part) for index, part in enumerate(parts)
+    )
 
 
 def count(number: int, singular: str, plural: str = "") -> str:

@@ -56,7 +56,8 @@ def app(settings: Settings) -> AppTest:
 
 
 def errors(app: AppTest) -> str:
-    return "\n".join(element.value for element in app.error)
+    """What the errors on the page say, without Markdown's escapes."""
+    return "\n".join(element.value for element in app.error).replace("\\", "")
 
 
 def html(app: AppTest) -> str:
@@ -140,6 +141,21 @@ def test_wrong_setting_is_named_with_its_value(app: AppTest, monkeypatch: pytest
     assert not app.exception
     assert "floor" in errors(app)
     assert "7" in errors(app)
+
+
+def test_stand_in_is_visible_and_a_failed_fetch_names_the_remedy(
+    app: AppTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RANK37_RERANKER")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    app.run()
+    assert "A stand-in" in html(app)
+    assert "BAAI/bge-reranker-v2-m3" in html(app)
+    fetch = next(button for button in app.button if "Fetch it now" in button.label)
+    fetch.click().run()
+    run_until(app, lambda: bool(app.error))
+    assert "bge-reranker-v2-m3" in errors(app)
+    assert not app.exception
 
 
 def test_too_many_uploads_are_told_the_number_and_the_limit() -> None:
