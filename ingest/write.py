@@ -40,8 +40,8 @@ from rag.types import Chunk, StoredDocument
 
 log = logging.getLogger(__name__)
 
-BATCH_CHUNKS = 64
-"""Chunks embedded and written at a time: a kill loses at most this much work, some seconds of a small CPU."""
+BATCH_CHUNKS = 32
+"""Chunks embedded and written at a time: a kill loses at most this much work, 3 s of two CPU cores."""
 
 LONGEST_DEFAULT_CHUNK_TOKENS = 384
 """Budget of a chunk where none is set and the embedder reads more: a reranker of 512 takes it with a question."""

@@ -205,7 +205,7 @@ index.close()
 
 
 def test_a_kill_in_the_middle_of_a_document_continues_there(fresh: Collection, tmp_path: Path) -> None:
-    pdf = long_pdf(tmp_path / "long.pdf", seed=8, pages=14)
+    pdf = long_pdf(tmp_path / "long.pdf", seed=8, pages=8)
     command = [sys.executable, "-c", TELLING_INGESTION, str(pdf), str(fresh.data_dir)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
 
