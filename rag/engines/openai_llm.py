@@ -218,7 +218,7 @@ class OpenAILLM:
 
     def _adapts_to(self, error: openai.BadRequestError, options: Mapping[str, object]) -> bool:
         """Whether a rejected option could be changed; the change holds for later requests too."""
-        message = str(error)
+        message = _said(error)
         if "max_tokens" in options and "max_completion_tokens" in message:
             self._limit_name = "max_completion_tokens"
             return True
@@ -293,7 +293,7 @@ class OpenAILLM:
         )
 
     def _translated_status(self, error: openai.APIStatusError) -> LLMError:
-        status, said = error.status_code, self._shown(error.message)
+        status, said = error.status_code, self._shown(_said(error))
         match status:
             case 401 | 403:
                 # What the server says is left out: it may repeat the key.
@@ -346,8 +346,17 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         following = following.__cause__ or following.__context__
 
 
+def _said(error: openai.APIError) -> str:
+    """The server's own words: OpenAI's `message`, FastAPI's `detail`, or plain text; a web page is no words."""
+    body = error.body
+    if isinstance(body, Mapping):
+        body = body.get("message") or body.get("detail")
+    text = str(body or "")
+    return text if text and not text.lstrip().startswith("<") else "no reason given"
+
+
 def _is_too_long(error: openai.APIStatusError) -> bool:
-    said = error.message.lower()
+    said = _said(error).lower()
     return error.status_code == 413 or (
         error.status_code in (400, 422)
         and (
