@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -59,6 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--limit", type=int, metavar="N", help="only the first N questions, for a quick look")
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
     evaluate.set_defaults(run=_evaluate)
+
+    rerankers = commands.add_parser("rerankers", help="list every reranker, whether it is ready, and where data go")
+    rerankers.add_argument("--json", action="store_true", help="print the list as JSON")
+    rerankers.set_defaults(run=_list_rerankers)
 
     add_train_command(commands)
 
@@ -138,6 +143,18 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(json.dumps(report, ensure_ascii=False))
     else:
         print_summary(report, Console())
+    return 0
+
+
+def _list_rerankers(options: argparse.Namespace) -> int:
+    from rag.terminal import print_rerankers
+    from rag.wiring import list_rerankers
+
+    states = list_rerankers(load_settings())
+    if options.json:
+        print(json.dumps([asdict(state) for state in states], ensure_ascii=False))
+    else:
+        print_rerankers(states, Console())
     return 0
 
 

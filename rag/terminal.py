@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from rag.export import pages_text, refusal_text
-from rag.types import Answer, RankedChunk, Result, Trace
+from rag.types import Answer, RankedChunk, RerankerState, Result, Trace
 
 ROWS_SHOWN = 10
 """How many rows of the ranking a terminal shows; --json has all."""
@@ -57,6 +57,21 @@ def print_ranking(trace: Trace, console: Console) -> None:
     rerank_ms = trace.timings_ms.get("rerank")
     rerank = f" (rerank {rerank_ms / 1000:.2f} s{cached})" if rerank_ms is not None else ""
     console.print(f"[dim]{seconds:.2f} s{rerank}[/dim]")
+
+
+def print_rerankers(states: Sequence[RerankerState], console: Console) -> None:
+    """One row a kind of reranker; the one that the settings name is marked."""
+    table = Table(title="Rerankers (RANK37_RERANKER)", title_justify="left")
+    for name in ("", "setting", "what it is", "state", "data"):
+        table.add_column(name, overflow="fold")
+    for row in states:
+        state = "[green]ready[/green]" if row.state == "ready" else f"{row.state}: {escape(row.remedy)}"
+        table.add_row("▶" if row.named else "", escape(row.setting), escape(row.what), state, escape(row.data))
+    console.print(table)
+    if not any(row.named for row in states):
+        console.print(
+            "None is named: it is BAAI/bge-reranker-v2-m3 if that is on this machine, else embedded.", highlight=False
+        )
 
 
 def _row(ranked: RankedChunk, *, kept: bool) -> tuple[str, ...]:

@@ -188,6 +188,25 @@ class EngineInfo:
     """Host that questions and passages are sent to; empty if nothing leaves the machine."""
 
 
+Readiness = Literal["ready", "needs hub", "needs key", "needs service", "needs LLM"]
+
+
+@dataclass(frozen=True, slots=True)
+class RerankerState:
+    """One kind of reranker in a list of all: whether it can be used here, and what it does with data."""
+
+    setting: str
+    """What RANK37_RERANKER would be."""
+    what: str
+    state: Readiness
+    remedy: str
+    """How to get it ready; empty if it is."""
+    data: str
+    """Where questions and passages go."""
+    named: bool
+    """Whether the settings name it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A chunk that recall found."""

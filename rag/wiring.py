@@ -7,15 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from rag.errors import BadInput
+from rag.errors import BadInput, ModelUnavailable, RerankerUnavailable
 from rag.ports import LLM, Embedder, Engines, Index, Reranker
 from rag.settings import DEFAULT_RERANKER, DEFAULT_RERANKER_REVISION, EMBEDDED, Settings
-from rag.types import EmbedderIdentity
-
-if TYPE_CHECKING:
-    from rag.engines.cross_encoder import CrossEncoderReranker
+from rag.types import EmbedderIdentity, RerankerState
 
 CPU_RERANK_DEPTH = 20
 """How many passages the large default reranker reads on a CPU: 100 take it 50 to 170 s on two cores."""
@@ -25,8 +21,9 @@ def open_engines(settings: Settings, *, embedder: Embedder | None = None, index:
     """Everything that answers a question. Raises a Rank37Error that names what is missing and the remedy."""
     embedder = embedder or open_embedder(settings)
     index = index or open_index(settings, embedder.identity)
-    reranker, sentence_scorer = open_rerankers(settings)
-    return Engines(embedder, index, reranker, sentence_scorer, open_llm(settings, embedder))
+    llm = open_llm(settings, embedder)
+    reranker, sentence_scorer = open_rerankers(settings, llm=llm, index=index)
+    return Engines(embedder, index, reranker, sentence_scorer, llm)
 
 
 def open_embedder(settings: Settings) -> Embedder:
@@ -50,36 +47,92 @@ def open_index(settings: Settings, embedder: EmbedderIdentity) -> Index:
 
         key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
         client = connect(settings.qdrant_url, key, settings.qdrant_timeout_s)
-        return ServerIndex.open(client, settings.collection, embedder)
+        return _with_token_vectors(ServerIndex.open(client, settings.collection, embedder), settings)
     from rag.engines.qdrant_edge import EdgeIndex
 
-    return EdgeIndex.open(settings.collection_dir / "index", settings.collection, embedder)
+    index = EdgeIndex.open(settings.collection_dir / "index", settings.collection, embedder)
+    return _with_token_vectors(index, settings)
 
 
-def open_rerankers(settings: Settings) -> tuple[Reranker, Reranker]:
+def _with_token_vectors(index: Index, settings: Settings) -> Index:
+    """The index, keeping token vectors for late interaction where the settings ask for it.
+
+    Where an earlier run kept some and this one asks for none, they are still deleted with their documents.
+    """
+    from rag.engines.catalogue import colbert_model
+
+    model = colbert_model(settings.reranker)
+    try:
+        return _token_index(index, settings, model)
+    except ModelUnavailable:
+        if settings.reranker_fallback is None:
+            index.close()
+            raise
+        return index
+    except BaseException:
+        index.close()
+        raise
+
+
+def _token_index(index: Index, settings: Settings, model: str | None) -> Index:
+    folder, collection = settings.collection_dir / "tokens", f"{settings.collection}-tokens"
+    if model is None and not settings.qdrant_url and not folder.exists():
+        return index
+    from rag.engines.catalogue import open_token_encoder
+    from rag.engines.qdrant_tokens import EdgeTokenStore, ServerTokenStore
+    from rag.engines.token_index import TokenIndex
+
+    encoder = open_token_encoder(model, settings.reranker_revision) if model else None
+    identity = encoder.identity if encoder else None
+    if not settings.qdrant_url:
+        return TokenIndex(index, EdgeTokenStore(folder, identity), encoder)
+    from rag.engines.qdrant_server import connect
+
+    key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
+    client = connect(settings.qdrant_url, key, settings.qdrant_timeout_s)
+    if encoder is None and not ServerTokenStore.exists(client, collection):
+        client.close()
+        return index
+    return TokenIndex(index, ServerTokenStore(client, collection, identity), encoder)
+
+
+def open_rerankers(
+    settings: Settings, *, llm: LLM | None = None, index: Index | None = None
+) -> tuple[Reranker, Reranker]:
     """The reranker of passages, and the one quick enough for single sentences.
 
     No reranker named: bge-reranker-v2-m3 if it is on this machine (all passages on a GPU, the embedded reranker's best
-    few on a CPU), else the embedded reranker, which says what it stands in for. One named: exactly that one.
+    few on a CPU), else the embedded reranker, which says what it stands in for. One named: exactly that one; the
+    embedded one stands in for it, where the settings allow that.
+
+    `llm` (opened if it is needed and not given) is RankGPT's, `index` may keep token vectors.
     """
     from rag.engines.cascade import CascadeReranker
+    from rag.engines.catalogue import Surroundings, open_reranker
     from rag.engines.cross_encoder import CrossEncoderReranker
+    from rag.engines.fallback import FallbackReranker
+    from rag.engines.score_cache import ScoreCache
 
     embedded = CrossEncoderReranker.embedded()
+    path = settings.data_dir / "cache" / "scores.sqlite"
+    cache = ScoreCache(path, limit_mb=settings.rerank_cache_mb) if settings.rerank_cache_mb else None
+    around = Surroundings(settings, embedded, cache, lambda: llm or open_llm(settings), index)
+    quick = around.cached(embedded)
     if settings.reranker is None:
         state = default_reranker_state(settings)
         if not state.on_this_machine:
-            return embedded.standing_in(DEFAULT_RERANKER, why=state.why), embedded
+            return around.cached(embedded.standing_in(DEFAULT_RERANKER, why=state.why)), quick
         large = CrossEncoderReranker.load(DEFAULT_RERANKER, revision=DEFAULT_RERANKER_REVISION, why=state.why)
         if state.depth is None:
-            return large, _quicker(large, embedded)
-        return CascadeReranker(embedded, large, state.depth), embedded
-    if settings.reranker == EMBEDDED:
-        return embedded, embedded
-    named = CrossEncoderReranker.load(
-        settings.reranker, revision=settings.reranker_revision, why="named in the settings"
-    )
-    return named, _quicker(named, embedded)
+            return around.cached(large), around.cached(large) if large.on_gpu else quick
+        return CascadeReranker(quick, around.cached(large), state.depth), quick
+    if settings.reranker == EMBEDDED or settings.reranker_fallback is None:
+        return open_reranker(settings.reranker, around)
+    try:
+        reranker, sentence_scorer = open_reranker(settings.reranker, around)
+    except (ModelUnavailable, RerankerUnavailable) as error:
+        return around.cached(embedded.standing_in(settings.reranker, why=str(error))), quick
+    return FallbackReranker(reranker, quick), sentence_scorer
 
 
 def open_named_reranker(name: str, settings: Settings) -> Reranker:
@@ -87,13 +140,15 @@ def open_named_reranker(name: str, settings: Settings) -> Reranker:
     return open_rerankers(settings.model_copy(update={"reranker": name, "reranker_revision": None}))[0]
 
 
-def _quicker(named: CrossEncoderReranker, embedded: CrossEncoderReranker) -> Reranker:
-    """On a GPU the passages' reranker also scores sentences; on a CPU the embedded one does."""
-    return named if named.on_gpu else embedded
+def list_rerankers(settings: Settings) -> list[RerankerState]:
+    """Every kind of reranker, whether it is ready, and what it does with data. A configured service is asked."""
+    from rag.engines.catalogue import reranker_states
+
+    return reranker_states(settings)
 
 
-def open_llm(settings: Settings, embedder: Embedder) -> LLM | None:
-    """The configured LLM, or None: answers are quotes then."""
+def open_llm(settings: Settings, embedder: Embedder | None = None) -> LLM | None:
+    """The configured LLM, or None: answers are quotes then. Without an embedder, tokens are estimated from above."""
     if not (settings.openai_api_key or settings.openai_base_url):
         return None
     from rag.engines.openai_llm import OpenAILLM
@@ -104,7 +159,7 @@ def open_llm(settings: Settings, embedder: Embedder) -> LLM | None:
         base_url=settings.openai_base_url,
         timeout_s=settings.llm_timeout_s,
         retries=settings.llm_retries,
-        count_tokens_offline=lambda text: embedder.count_tokens([text])[0],
+        count_tokens_offline=lambda text: embedder.count_tokens([text])[0] if embedder else len(text.encode()),
     )
 
 

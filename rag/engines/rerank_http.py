@@ -291,6 +291,18 @@ def is_this_machine(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
+def remote_host(url: str) -> str:
+    """Host and port that data leave this machine for; empty if it is this machine, or no address.
+
+    >>> [remote_host(url) for url in ("https://api.cohere.com", "http://[::1]:8080/v1", "http://gpu:8080", "gpu")]
+    ['api.cohere.com', '', 'gpu:8080', '']
+    """
+    parts = urlsplit(url)
+    if not parts.hostname or is_this_machine(parts.hostname):
+        return ""
+    return parts.netloc.rpartition("@")[2]
+
+
 class Pace:
     """How long a passage took so far, the past fading: half of the weight is on the last five calls."""
 

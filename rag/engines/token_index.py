@@ -8,32 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rag.engines.qdrant_tokens import TokenStore, TokenVectors
+from rag.engines.colbert import TokenEncoder
+from rag.engines.qdrant_tokens import TokenStore
 from rag.ports import Index, Vector, Vectors
 from rag.types import Candidate, Chunk, EmbedderIdentity, EngineInfo, Passage, StoredDocument
-
-Encode = Callable[[Sequence[str]], list[TokenVectors]]
 
 
 class TokenIndex:
     """The port `Index` over another one, with a `TokenStore`. As safe to use from several threads as they are."""
 
-    def __init__(self, inner: Index, tokens: TokenStore, encode: Encode | None) -> None:
+    def __init__(self, inner: Index, tokens: TokenStore, encoder: TokenEncoder | None) -> None:
         """Join them.
 
         Args:
             inner: The index.
             tokens: Where token vectors are kept.
-            encode: Makes them of passages. None: none are made, but those of a deleted document are deleted.
+            encoder: Makes them. None: none are made, but those of a deleted document are deleted.
         """
         self._inner = inner
         self._tokens = tokens
-        self._encode = encode
+        self._encoder = encoder
 
     @property
     def tokens(self) -> TokenStore:
         """The token vectors of this index's chunks."""
         return self._tokens
+
+    @property
+    def encoder(self) -> TokenEncoder | None:
+        """What makes them, if they are made at all."""
+        return self._encoder
 
     @property
     def info(self) -> EngineInfo:
@@ -69,9 +73,9 @@ class TokenIndex:
     def add_chunks(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         """As in `Index`; the token vectors follow the chunks."""
         self._inner.add_chunks(chunks, vectors)
-        if self._encode is not None:
+        if self._encoder is not None:
             passages = [Passage(chunk.id, chunk.passage) for chunk in chunks]
-            self._tokens.write(passages, self._encode([passage.text for passage in passages]))
+            self._tokens.write(passages, self._encoder.encode_passages([passage.text for passage in passages]))
 
     def publish_document(self, stored: StoredDocument, *, replaces: Sequence[str] = ()) -> None:
         """As in `Index`."""
