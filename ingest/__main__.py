@@ -185,10 +185,10 @@ class _TerminalDisplay:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         self.progress = Progress(
-            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False),  # last, so that the bars keep their place
             console=Console(),
             transient=True,
         )
@@ -199,7 +199,8 @@ class _TerminalDisplay:
         from ingest.files import bare_name
 
         name = bare_name(path.name)
-        self.progress.reset(self._file, total=None, description=name)
+        self.progress.remove_task(self._file)
+        self._file = self.progress.add_task(name, total=None)
 
         def show(progress: IngestProgress) -> None:
             self.progress.update(
