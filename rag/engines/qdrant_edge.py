@@ -44,6 +44,7 @@ from rag.engines.qdrant_points import (
     INDEXED_FIELDS,
     QDRANT_RRF_CONSTANT,
     SPARSE,
+    Hit,
     NewPoint,
     Payload,
     QdrantIndex,
@@ -145,7 +146,7 @@ class EdgeStore:
 
     def search(
         self, dense: list[float], sparse: SparseWeights | None, selection: Selection, *, limit: int
-    ) -> list[tuple[str, Payload, float]]:
+    ) -> list[Hit]:
         """As in `PointStore`."""
         condition = _edge_filter(Selection(None, selection.within, selection.without))
         prefetches = [Prefetch(limit=limit, query=Query.Nearest(dense, using=DENSE), filter=condition)]

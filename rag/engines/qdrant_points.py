@@ -65,6 +65,8 @@ Kind = Literal["collection", "document", "chunk"]
 Payload = dict[str, Any]
 SparseWeights = tuple[list[int], list[float]]
 """Term numbers and their weights, of equal length."""
+Hit = tuple[str, Payload, float]
+"""Point id, payload and score of a chunk that a search found."""
 
 _NAMESPACE = uuid.UUID("7f6e6d0b-6f0d-5d2e-9a37-37a1b5c0d037")
 COLLECTION_POINT_ID = str(uuid.uuid5(_NAMESPACE, "collection"))
@@ -129,7 +131,7 @@ class PointStore(Protocol):
 
     def search(
         self, dense: list[float], sparse: SparseWeights | None, selection: Selection, *, limit: int
-    ) -> list[tuple[str, Payload, float]]:
+    ) -> list[Hit]:
         """Reciprocal rank fusion of the best `limit` of each search: all of the union, best first, ties in any order.
 
         `selection.kind` is not looked at: only chunks have vectors.
@@ -300,27 +302,25 @@ class QdrantIndex:
             return []
         dense, sparse = vector.tolist(), query_weights(query)
         asked = None if document_ids is None else frozenset(document_ids)
-        found: list[tuple[Chunk, float]] = []
+        if asked == frozenset():
+            return []
+        hits: list[Hit] = []
         unready: frozenset[str] = frozenset()
         for _ in range(RECALL_ROUNDS):
             hidden = self._hidden
-            if asked is None:
-                selection = Selection(without=hidden)
-            else:
-                selection = Selection(within=asked - hidden)
-                if not asked:
-                    return []
+            selection = Selection(without=hidden) if asked is None else Selection(within=asked - hidden)
             hits = [] if selection.within == frozenset() else self._store.search(dense, sparse, selection, limit=limit)
-            found = [(chunk_of(point_id, payload), score) for point_id, payload, score in hits]
             # Read after the search, so that a document that was begun or deleted under it is seen as such here.
-            looked_at = hidden | {chunk.document_id for chunk, _ in found}
+            looked_at = hidden | {_text(payload, "document_id") for _, payload, _ in hits}
             unready = self._unready(looked_at)
             if unready == hidden:
                 break
             self._hidden = (self._hidden | unready) - (looked_at - unready)
-        found = [(chunk, score) for chunk, score in found if chunk.document_id not in unready]
-        found.sort(key=lambda item: (-item[1], item[0].document_id, item[0].position, item[0].id))
-        return [Candidate(chunk, rank, score) for rank, (chunk, score) in enumerate(found[:limit], start=1)]
+        ready = sorted((hit for hit in hits if hit[1]["document_id"] not in unready), key=_best_first)
+        return [
+            Candidate(chunk_of(point_id, payload), rank, score)
+            for rank, (point_id, payload, score) in enumerate(ready[:limit], start=1)
+        ]
 
     def flush(self) -> None:
         """Make everything written so far durable."""
@@ -525,6 +525,12 @@ def _text(payload: Mapping[str, Any], field: str) -> str:
     if not isinstance(value, str):
         raise _unreadable("document", repr(value), TypeError(f"{field} is no text"))
     return value
+
+
+def _best_first(hit: Hit) -> tuple[float, str, int, str]:
+    """Sort key: by score, and equal scores by document and position, so that no two runs or engines differ."""
+    point_id, payload, score = hit
+    return -score, payload["document_id"], payload.get("position", 0), point_id
 
 
 def _chunks_of(document_id: str) -> Selection:

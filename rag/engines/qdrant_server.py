@@ -24,6 +24,7 @@ from rag.engines.qdrant_points import (
     INDEXED_FIELDS,
     QDRANT_RRF_CONSTANT,
     SPARSE,
+    Hit,
     NewPoint,
     Payload,
     QdrantIndex,
@@ -180,7 +181,7 @@ class ServerStore:
 
     def search(
         self, dense: list[float], sparse: SparseWeights | None, selection: Selection, *, limit: int
-    ) -> list[tuple[str, Payload, float]]:
+    ) -> list[Hit]:
         """As in `PointStore`."""
         condition = _server_filter(Selection(None, selection.within, selection.without))
         prefetches = [models.Prefetch(query=dense, using=DENSE, limit=limit, filter=condition)]
