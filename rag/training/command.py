@@ -51,8 +51,9 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _mine(options: argparse.Namespace) -> int:
+    from rag.evaluation.passage_index import read_passages
     from rag.terminal import progress_bars
-    from rag.training.groups import read_pairs, read_passages, write_groups
+    from rag.training.groups import read_pairs, write_groups
     from rag.training.mine import MiningPolicy, Pool, mine
     from rag.wiring import open_embedder, open_index, open_named_reranker
 

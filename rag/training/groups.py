@@ -6,15 +6,15 @@ FlagEmbedding reads as well. Scores are the relevance that the model is to learn
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rag.errors import BadInput
+from rag.json_lines import open_text, read_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +29,6 @@ class LabelledPair:
     """Title of the passages within which alone the question can be understood: its negatives come from there."""
     title: str = ""
     """Title of the positive's document, where it has one that says something."""
-
-
-@dataclass(frozen=True, slots=True)
-class PoolPassage:
-    """A passage that recall can find."""
-
-    id: str
-    title: str
-    text: str
-
-    @property
-    def whole(self) -> str:
-        """Title and text, as a reranker reads them."""
-        return f"{self.title}\n{self.text}" if self.title else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,28 +55,6 @@ class TrainingGroup:
         return positive + (self.negative_scores or (0.0,) * len(self.negatives))
 
 
-def open_text(path: Path, mode: str = "r") -> IO[str]:
-    """Open a text file, through gzip where its name ends in `.gz`."""
-    if path.suffix == ".gz":
-        return gzip.open(path, mode + "t", encoding="utf-8")  # type: ignore[return-value]  # text mode gives IO[str]
-    return path.open(mode, encoding="utf-8")
-
-
-def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a JSONL file with their 1-based line numbers. Raises BadInput naming file and line."""
-    if not path.is_file():
-        raise BadInput(f"{path} does not exist: name a JSONL file, plain or .gz")
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise BadInput(f"{path}, line {number}: not a JSON object ({error.msg})") from None
-            if not isinstance(row, dict):
-                raise BadInput(f"{path}, line {number}: a JSON object is needed, not {type(row).__name__}")
-            yield number, row
-
-
 def read_pairs(path: Path) -> list[LabelledPair]:
     """Rows of `{"query", "positive", "answers"?, "group"?, "title"?}`."""
     pairs = []
@@ -108,17 +72,6 @@ def read_pairs(path: Path) -> list[LabelledPair]:
         except KeyError as error:
             raise BadInput(f"{path}, line {number}: {error} is missing; a pair needs query and positive") from None
     return pairs
-
-
-def read_passages(path: Path) -> list[PoolPassage]:
-    """Rows of `{"_id", "title"?, "text"}`, the layout of a BEIR corpus."""
-    passages = []
-    for number, row in read_rows(path):
-        try:
-            passages.append(PoolPassage(str(row["_id"]), str(row.get("title") or ""), str(row["text"])))
-        except KeyError as error:
-            raise BadInput(f"{path}, line {number}: {error} is missing; a passage needs _id and text") from None
-    return passages
 
 
 def read_groups(path: Path) -> list[TrainingGroup]:

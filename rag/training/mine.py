@@ -9,18 +9,16 @@ invented: a passage that may be right is left out rather than called wrong.
 from __future__ import annotations
 
 import random
-import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from rag.ports import Embedder, Index, Progress, Reranker, Vector, Vectors
-from rag.training.groups import LabelledPair, PoolPassage, TrainingGroup
-from rag.types import Chunk, Document, PageSpan, Passage, StoredDocument
-
-POOL_NAMESPACE = uuid.UUID("6f3c3d5e-5c39-4a0e-9d1c-7b1e37370037")
+from rag.evaluation.passage_index import CorpusPassage, beginning, document_id, write_passages
+from rag.ports import Embedder, Index, Progress, Reranker, Vector
+from rag.training.groups import LabelledPair, TrainingGroup
+from rag.types import Chunk, Passage
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,49 +47,24 @@ class MiningPolicy:
 class Pool:
     """Passages in an index of their own, with their vectors at hand."""
 
-    def __init__(self, passages: Sequence[PoolPassage], embedder: Embedder, index: Index) -> None:
+    def __init__(self, passages: Sequence[CorpusPassage], embedder: Embedder, index: Index) -> None:
         self._embedder = embedder
         self._index = index
         self._chunks: list[Chunk] = []
         self._vectors: dict[str, Vector] = {}
-        self._documents: dict[str, str] = {}
-        self._passages = passages
+        self._by_title: dict[str, list[CorpusPassage]] = defaultdict(list)
+        for passage in passages:
+            self._by_title[passage.title].append(passage)
 
     def fill(self, *, progress: Progress | None = None) -> None:
-        """Embed and write all passages; those of one title are one document."""
-        by_title: dict[str, list[PoolPassage]] = defaultdict(list)
-        for passage in self._passages:
-            by_title[passage.title].append(passage)
-        chunks = []
-        for title, passages in by_title.items():
-            document_id = uuid.uuid5(POOL_NAMESPACE, title).hex
-            self._documents[title] = document_id
-            for position, passage in enumerate(passages):
-                text = passage.text or " "
-                chunk_id = str(uuid.uuid5(POOL_NAMESPACE, f"{document_id}/{passage.id}"))
-                spans = (PageSpan(1, 0, len(text)),)
-                chunks.append(Chunk(chunk_id, document_id, title, None, text, spans, position, 0))
-        vectors = self._embed([chunk.passage for chunk in chunks], progress)
-        self._vectors = {chunk.id: vector for chunk, vector in zip(chunks, vectors, strict=True)}
-        self._chunks = chunks
-        stored = {
-            document_id: StoredDocument(Document(document_id, title, title, 1), "ingesting")
-            for title, document_id in self._documents.items()
-        }
-        for record in stored.values():
-            self._index.begin_document(record)
-        for start in range(0, len(chunks), 256):
-            self._index.add_chunks(chunks[start : start + 256], vectors[start : start + 256])
-        for record in stored.values():
-            self._index.publish_document(replace(record, state="ready"))
-
-    def _embed(self, texts: Sequence[str], progress: Progress | None) -> Vectors:
-        """Embed the beginning of each text that the embedder reads whole: recall needs no more."""
-        return self._embedder.embed_passages([shortened(text, self._embedder) for text in texts], progress=progress)
+        """Embed and write all passages into the index, a new one; those of one title are one document."""
+        written = write_passages(self._by_title, self._embedder, self._index, progress=progress)
+        self._chunks = [chunk for chunk, _ in written]
+        self._vectors = {chunk.id: vector for chunk, vector in written}
 
     def recall(self, query: str, vector: Vector, *, title: str, limit: int = 100) -> list[Chunk]:
         """The best chunks for a question: of those of one title if the pool has it, else of all passages."""
-        within = [self._documents[title]] if title in self._documents else None
+        within = [document_id(title)] if title in self._by_title else None
         return [candidate.chunk for candidate in self._index.recall(query, vector, limit=limit, document_ids=within)]
 
     @property
@@ -102,17 +75,6 @@ class Pool:
     def cosine(self, vector: Vector, chunk: Chunk) -> float:
         """Cosine of a question's vector to a chunk's."""
         return float(np.dot(vector, self._vectors[chunk.id]))
-
-
-def shortened(text: str, embedder: Embedder) -> str:
-    """The longest beginning of a text, cut between words, that the embedder reads whole."""
-    words = text.split()
-    length = embedder.count_passage_tokens([text])[0]
-    while length > embedder.max_tokens and len(words) > 1:
-        words = words[: max(1, min(len(words) - 1, int(len(words) * embedder.max_tokens / length)))]
-        text = " ".join(words)
-        length = embedder.count_passage_tokens([text])[0]
-    return text
 
 
 def mine(
@@ -127,7 +89,7 @@ def mine(
     """One group a pair, in order; a pair without any usable negative is skipped. Seeded: the same in, the same out."""
     choose = random.Random(policy.seed)
     for done, pair in enumerate(pairs, start=1):
-        vector = embedder.embed_query(shortened(pair.query, embedder))
+        vector = embedder.embed_query(beginning(pair.query, embedder))
         recalled = pool.recall(pair.query, vector, title=pair.group)
         ranks = {chunk.id: rank for rank, chunk in enumerate(recalled, start=1)}
         positive = set(_words(pair.positive))
