@@ -57,6 +57,42 @@ def answer_question(
     Raises: BadInput for an empty or over-long question; any other Rank37Error for an outage, with `.trace` holding
     what was done until then.
     """
+    stages = _Stages(listen)
+    trace = _rank(question, engines, policy, history, document_ids, stages)
+    if not trace.kept:
+        refusal = Refusal("below_floor" if trace.ranked else "no_candidates", trace.best_score)
+        return Result(refusal, replace(trace, timings_ms=stages.timings_ms()))
+    try:
+        with stages.timed("answer"):
+            outcome, trace = _answer(trace, engines, policy, listen)
+    except Rank37Error as error:
+        error.attach(replace(error.trace or trace, timings_ms=stages.timings_ms()))
+        raise
+    return Result(outcome, replace(trace, timings_ms=stages.timings_ms()))
+
+
+def rank_passages(
+    question: str,
+    engines: Engines,
+    policy: QueryPolicy,
+    *,
+    history: Sequence[Turn] = (),
+    document_ids: Sequence[str] | None = None,
+    listen: Listener = lambda event: None,
+) -> Trace:
+    """All of `answer_question` but the answer: both rankings, and what the floor keeps. Raises the same errors."""
+    return _rank(question, engines, policy, history, document_ids, _Stages(listen))
+
+
+def _rank(
+    question: str,
+    engines: Engines,
+    policy: QueryPolicy,
+    history: Sequence[Turn],
+    document_ids: Sequence[str] | None,
+    stages: _Stages,
+) -> Trace:
+    """Rewrite, embed, recall, rerank, keep."""
     question = question.strip()
     if not question:
         raise BadInput("the question is empty: type one")
@@ -69,7 +105,6 @@ def answer_question(
         answer_limit=policy.answer_limit,
         engines=engines.infos,
     )
-    stages = _Stages(listen)
     try:
         if history and engines.llm:
             with stages.timed("rewrite"):
@@ -88,15 +123,9 @@ def answer_question(
         with stages.timed("rerank"):
             ranked = rerank(trace.query, candidates, engines.reranker, progress=stages.rerank_progress)
         trace = replace(trace, ranked=ranked, kept=keep(ranked, floor=policy.floor, limit=policy.answer_limit))
-        trace = _naming_reranker(trace, engines)
-        listen(RankingReady(replace(trace, timings_ms=stages.timings_ms())))
-
-        if not trace.kept:
-            refusal = Refusal("below_floor" if trace.ranked else "no_candidates", trace.best_score)
-            return Result(refusal, replace(trace, timings_ms=stages.timings_ms()))
-        with stages.timed("answer"):
-            outcome, trace = _answer(trace, engines, policy, listen)
-        return Result(outcome, replace(trace, timings_ms=stages.timings_ms()))
+        trace = replace(_naming_reranker(trace, engines), timings_ms=stages.timings_ms())
+        stages.ranking_ready(trace)
+        return trace
     except Rank37Error as error:
         error.attach(replace(error.trace or trace, timings_ms=stages.timings_ms()))
         raise
@@ -154,6 +183,9 @@ class _Stages:
 
     def rerank_progress(self, done: int, total: int) -> None:
         self._listen(RerankProgress(done, total))
+
+    def ranking_ready(self, trace: Trace) -> None:
+        self._listen(RankingReady(trace))
 
     def timings_ms(self) -> dict[str, float]:
         return {**self._timings_ms, "total": (time.perf_counter() - self._started) * 1000}

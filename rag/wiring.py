@@ -140,6 +140,14 @@ def open_named_reranker(name: str, settings: Settings) -> Reranker:
     return open_rerankers(settings.model_copy(update={"reranker": name, "reranker_revision": None}))[0]
 
 
+def at_depth(reranker: Reranker, depth: int) -> Reranker:
+    """The reranker reading only the first `depth` candidates of recall; the others stay behind them, without score."""
+    from rag.engines.cascade import CascadeReranker
+    from rag.engines.recall_order import RecallOrder
+
+    return CascadeReranker(RecallOrder(), reranker, depth)
+
+
 def list_rerankers(settings: Settings) -> list[RerankerState]:
     """Every kind of reranker, whether it is ready, and what it does with data. A configured service is asked."""
     from rag.engines.catalogue import reranker_states
