@@ -13,6 +13,9 @@ from rag.ports import LLM, Embedder, Engines, Index, Reranker
 from rag.settings import DEFAULT_RERANKER, DEFAULT_RERANKER_REVISION, EMBEDDED, Settings
 from rag.types import EmbedderIdentity, RerankerState
 
+EMBEDDED_EMBEDDER_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+"""What the embedded embedder is called on the hub: its package carries the very weights that are published there."""
+
 CPU_RERANK_DEPTH = 20
 """How many passages the large default reranker reads on a CPU: 100 take it 50 to 170 s on two cores."""
 
@@ -30,7 +33,7 @@ def open_embedder(settings: Settings) -> Embedder:
     """The configured bi-encoder, loaded."""
     from rag.engines.sentence_transformer import SentenceTransformerEmbedder
 
-    if settings.embedder == EMBEDDED:
+    if settings.embedder in (EMBEDDED, EMBEDDED_EMBEDDER_NAME):
         return SentenceTransformerEmbedder.embedded()
     return SentenceTransformerEmbedder.load(
         settings.embedder,
