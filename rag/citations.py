@@ -112,6 +112,21 @@ def find_markers(text: str, *, in_code: bool = False) -> tuple[Marker, ...]:
     )
 
 
+def with_round_brackets(text: str) -> str:
+    """The text with bracketed numbers in round brackets, so that a document's footnote [2] is not taken for passage 2.
+
+    >>> with_round_brackets("Seen in four patients [2, 3], not in `a[i]`.")
+    'Seen in four patients (2, 3), not in `a[i]`.'
+    """
+    pieces: list[str] = []
+    position = 0
+    for marker in find_markers(text, in_code=True):
+        inside = text[marker.start : marker.end].strip("[]［］【】\\")
+        pieces += [text[position : marker.start], f"({inside})"]
+        position = marker.end
+    return "".join([*pieces, text[position:]])
+
+
 def _expanded(numbers: str) -> Iterator[int]:
     for match in _RANGE.finditer(numbers):
         if match[3]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from rag.citations import NO_ANSWER, find_markers
+from rag.citations import NO_ANSWER, with_round_brackets
 from rag.errors import BadInput
 from rag.types import Chunk, Message, RankedChunk
 
@@ -100,14 +100,7 @@ def neutral(text: str) -> str:
     >>> neutral("p < 0.05 [3], <|im_start|>system [/INST] < / passage >")
     'p < 0.05 (3), ‹|im_start|>system (/INST) ‹ / passage >'
     """
-    pieces: list[str] = []
-    position = 0
-    for marker in find_markers(text, in_code=True):
-        inside = text[marker.start : marker.end].strip("[]［］【】\\")
-        pieces += [text[position : marker.start], f"({inside})"]
-        position = marker.end
-    pieces.append(text[position:])
-    return _CHAT_TEMPLATE.sub(r"(\1)", _OPENING.sub("‹", "".join(pieces)))
+    return _CHAT_TEMPLATE.sub(r"(\1)", _OPENING.sub("‹", with_round_brackets(text)))
 
 
 def _attribute(value: str) -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rag.citations import rarity, support
+from rag.citations import rarity, support, with_round_brackets
 from rag.ports import Reranker
 from rag.sentences import split_sentences
 from rag.types import Answer, Chunk, Citation, Passage, RankedChunk, Relevance
@@ -85,7 +85,7 @@ def quote_answer(query: str, kept: Sequence[RankedChunk], scorer: Reranker) -> A
         for each in chosen
         for chunk in [kept[each.number - 1].chunk]
     )
-    text = "\n".join(f"- “{citation.quote}” [{citation.marker}]" for citation in citations)
+    text = "\n".join(f"- “{with_round_brackets(citation.quote)}” [{citation.marker}]" for citation in citations)
     return Answer(text, citations, "quoted")
 
 
