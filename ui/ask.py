@@ -38,11 +38,12 @@ SUGGESTIONS = (
 """Questions of the sample documents, each with the file that makes it worth asking; the last is refused."""
 
 _SCROLL_TO_LATEST = """<script>
-setTimeout(() => {
+const showLatest = () => {
   const question = [...document.querySelectorAll(".r37-question")].at(-1);
   question?.closest(".stMain").dispatchEvent(new WheelEvent("wheel"));
   question?.closest(".stChatMessage").scrollIntoView({ block: "start" });
-}, 100);
+};
+for (const delayMs of [100, 500]) setTimeout(showLatest, delayMs);
 </script>"""
 """A page with a chat input follows its end, which would show the end of the ranking instead of the answer. A wheel
 event stops that, as it does when a person turns the wheel."""
@@ -177,14 +178,15 @@ def _follow(asking: Asking, workspace: Workspace) -> None:
     if progress.is_over:
         st.rerun()
     with problems_shown():
-        with st.status(_stage_label(progress), expanded=True):
-            for line in _done_lines(progress):
-                st.markdown(f":material/check: {line}")
+        lines = _done_lines(progress)
+        with st.status(_stage_label(progress), expanded=bool(lines)):
+            for line in lines:
+                st.caption(f":material/check: {line}")
             if progress.stage == "rerank":
                 _rerank_progress(progress, workspace)
         if progress.draft:
             show_draft(progress.draft)
-        st.button("Stop", icon=":material/stop_circle:", key="stop", on_click=asking.stop)
+        st.button("Stop", icon=":material/stop_circle:", key="stop", type="tertiary", on_click=asking.stop)
 
 
 def _stage_label(progress: AskProgress) -> str:

@@ -45,9 +45,11 @@ def show_ingestion_strip(workspace: Workspace, *, n_ready: int) -> None:
 def _strip(workspace: Workspace, n_ready: int) -> None:
     jobs = workspace.queue.jobs()
     active = [job for job in jobs if job.state not in ENDED]
-    if not active or _n_ready(workspace) != n_ready:
+    if not active:
         st.rerun()
     with problems_shown():
+        if _n_ready(workspace) != n_ready:
+            st.rerun()
         running = next((job for job in active if job.state == "running"), None)
         over = len(jobs) - len(active)
         share = (over + (_share(running) if running else 0.0)) / len(jobs)

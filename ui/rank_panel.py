@@ -47,9 +47,7 @@ def summary(trace: Trace) -> str:
     kept = f"{len(trace.kept)} kept of {passing}" if passing else "none"
     parts[0] += f" → rerank → {kept} at or above {floor_value(trace.floor)}"
     best = trace.ranked[0]
-    parts.append(
-        f"best moved {best.candidate.rank} → {best.rank}" if best.rank_change else "best was first before as well"
-    )
+    parts.append(f"best moved {best.candidate.rank} → {best.rank}" if best.rank_change else "best stayed first")
     if "rerank" in trace.timings_ms:
         parts.append(f"rerank {duration(trace.timings_ms['rerank'] / 1000)}")
     return " · ".join(parts)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
 from ingest.queue import IngestQueue
 from ingest.samples import queue_samples
-from ingest.write import Ingester
+from ingest.write import FileOutcome, Ingester
 from rag.errors import Rank37Error
 from rag.ports import Engines
 from rag.settings import Settings, load_settings
@@ -33,13 +35,22 @@ class FetchProgress:
     error: Rank37Error | None = None
 
 
+class _TellingIngester(Ingester):
+    """Says in the terminal's log how each file ended."""
+
+    def ingest(self, path: Path, **options: Any) -> FileOutcome:
+        outcome = super().ingest(path, **options)
+        _log.info("%s: %s, %s [%.1f s]", outcome.file, outcome.status, outcome.message, outcome.seconds)
+        return outcome
+
+
 class Workspace:
     """The engines and the queue. Safe to use from any thread; `engines` can change between two questions."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.engines: Engines = open_engines(settings)
-        self.ingester = Ingester.from_settings(settings, self.engines.embedder, self.engines.index)
+        self.ingester = _TellingIngester.from_settings(settings, self.engines.embedder, self.engines.index)
         self.queue = IngestQueue(self.ingester, settings.collection_dir / "uploads")
         n_samples = queue_samples(self.queue, self.engines.index, settings.collection_dir)
         if n_samples:

@@ -128,7 +128,7 @@ def test_texts_of_documents_never_become_markup() -> None:
         ),
         (
             trace_of(0.3, 0.1),
-            "Recall 2 → rerank → none at or above 0.40 · best was first before as well · rerank 2.1 s",
+            "Recall 2 → rerank → none at or above 0.40 · best stayed first · rerank 2.1 s",
         ),
     ],
 )
