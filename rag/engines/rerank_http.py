@@ -69,11 +69,11 @@ class RerankConnection:
         Raises:
             BadInput: It is no http or https address, or the key can't be a header.
         """
-        parts = urlsplit(url)
         try:
+            parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError:
-            host, port = None, None
+            parts, host, port = urlsplit(""), None, None
         if parts.scheme not in ("http", "https") or not host:
             raise BadInput(f"{setting} is no web address: write it like http://127.0.0.1:8080")
         netloc = f"[{host}]" if ":" in host else host
@@ -141,6 +141,12 @@ class RerankConnection:
     def close(self) -> None:
         """Close the connections. Idempotent."""
         self._client.close()
+
+    def __del__(self) -> None:
+        # Rerankers are swapped and dropped, and no port has a way to close one.
+        client = getattr(self, "_client", None)
+        if client is not None:
+            client.close()
 
     def _asked(
         self, method: str, url: str, body: Mapping[str, object] | None, deadline: float, *, absent: set[int]
@@ -297,10 +303,12 @@ def remote_host(url: str) -> str:
     >>> [remote_host(url) for url in ("https://api.cohere.com", "http://[::1]:8080/v1", "http://gpu:8080", "gpu")]
     ['api.cohere.com', '', 'gpu:8080', '']
     """
-    parts = urlsplit(url)
-    if not parts.hostname or is_this_machine(parts.hostname):
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
         return ""
-    return parts.netloc.rpartition("@")[2]
+    return parts.netloc.rpartition("@")[2] if host and not is_this_machine(host) else ""
 
 
 class Pace:
