@@ -116,27 +116,27 @@ def test_headings_and_lead_ins_are_read_with_what_follows_them() -> None:
     assert not any(text.endswith(("child:", "Waiting periods", "Exclusions")) for text in scorer.seen)
 
 
-def test_the_best_is_always_quoted_and_others_only_from_half_of_its_score_on() -> None:
+def test_the_best_is_always_quoted_and_others_only_from_a_share_of_its_score_on() -> None:
     sentences = {
         f"Sentence {word} says something of its own about {word}.": 0.0 for word in ("oak", "elm", "ash", "yew")
     }
-    scores = dict(zip(sentences, (0.2, 0.4, 0.199, 0.01), strict=True))
+    scores = dict(zip(sentences, (0.3, 0.5, 0.299, 0.01), strict=True))
     scorer = LexicalScorer(lambda text: next(score for sentence, score in scores.items() if sentence in text))
     answer = quote_answer("trees", kept("\n".join(scores)), scorer)
-    assert quotes(answer) == list(scores)[:2], "0.4, and 0.2 = 0.4 / 2; 0.199 is less"
+    assert quotes(answer) == list(scores)[:2], "0.5, and 0.3 = 0.6 * 0.5; 0.299 is less"
 
 
-def test_quotes_come_in_the_order_of_passages_and_positions_and_are_at_most_four() -> None:
+def test_quotes_come_in_the_order_of_passages_and_positions_and_are_not_too_many() -> None:
     words = ("oak", "elm", "ash", "yew", "fir", "box", "fig", "bay")
     sentences = [f"A {word} stands alone near the {word} gate number {word}." for word in words]
     passages = kept("\n".join(sentences[:4]), "\n".join(sentences[4:]))
-    ranking = [7, 2, 4, 1, 0, 3, 5, 6]
+    ranking = [7, 2, 4, 1, 0, 3, 5, 6]  # best first
     scorer = LexicalScorer(
         lambda text: 0.9 - 0.01 * next(ranking.index(n) for n, sentence in enumerate(sentences) if sentence in text)
     )
     answer = quote_answer("trees", passages, scorer)
-    assert quotes(answer) == [sentences[n] for n in sorted(ranking[:4])]
-    assert [citation.marker for citation in answer.citations] == [1, 1, 2, 2]
+    assert quotes(answer) == [sentences[n] for n in sorted(ranking[:MOST_QUOTES])]
+    assert [citation.marker for citation in answer.citations] == [1, 2, 2]
     assert_verbatim_and_cited(answer, passages)
 
 
