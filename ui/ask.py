@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import streamlit as st
 
@@ -37,16 +38,8 @@ SUGGESTIONS = (
 )
 """Questions of the sample documents, each with the file that makes it worth asking; the last is refused."""
 
-_SCROLL_TO_LATEST = """<script>
-const showLatest = () => {
-  const question = [...document.querySelectorAll(".r37-question")].at(-1);
-  question?.closest(".stMain").dispatchEvent(new WheelEvent("wheel"));
-  question?.closest(".stChatMessage").scrollIntoView({ block: "start" });
-};
-for (const delayMs of [100, 500]) setTimeout(showLatest, delayMs);
-</script>"""
-"""A page with a chat input follows its end, which would show the end of the ranking instead of the answer. A wheel
-event stops that, as it does when a person turns the wheel."""
+_SHOW_LATEST = Path(__file__).parent / "show_latest.html"
+"""Scrolls to the latest question; the file says why."""
 
 
 def show() -> None:
@@ -167,7 +160,7 @@ def _show_exchange(asking: Asking, workspace: Workspace, *, number: int, is_late
         show_rank_panel(trace, expanded=is_latest)
     if is_latest and st.session_state.get("scrolled_to") != number:
         st.session_state["scrolled_to"] = number
-        st.html(_SCROLL_TO_LATEST, unsafe_allow_javascript=True)
+        st.html(_SHOW_LATEST, unsafe_allow_javascript=True)
 
 
 @st.fragment(run_every=FOLLOW_S)

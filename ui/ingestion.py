@@ -142,7 +142,7 @@ def _state(job: JobView) -> tuple[str, str]:
         case "waiting":
             return "waiting", ""
         case "running":
-            return "running", as_html(f"{_stage_text(job)}, {duration(job.seconds)} so far")
+            return "running", sentence_html(f"{_stage_text(job)}, {duration(job.seconds)} so far")
         case "failed":
             return "failed", sentence_html(job.error or "")
         case "cancelled":

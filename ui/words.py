@@ -153,12 +153,14 @@ def page_list(numbers: tuple[int, ...], limit: int = 12) -> str:
 
 
 def snippet(text: str, limit: int) -> str:
-    """The start of a text, cut at a word.
+    r"""The start of a text, cut at a word; its lines (headings, paragraphs, list items) are set apart by dots.
 
     >>> snippet("one two three", 9), snippet("one two", 9)
     ('one two …', 'one two')
+    >>> snippet("Heading\nText", 99)
+    'Heading · Text'
     """
-    line = readable(text)
+    line = " · ".join(line for line in map(readable, text.splitlines()) if line)
     if len(line) <= limit:
         return line
     cut = line[: limit - 1]
