@@ -14,9 +14,9 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from rag.ports import Progress, Reranker
 from rag.types import EngineInfo, Passage, Relevance
@@ -32,6 +32,8 @@ EVICTED_SHARE = 0.1
 """What part of a full cache makes room at a time: the part not used for longest."""
 KEYS_PER_QUERY = 500
 """SQLite takes 999 variables at least."""
+
+_Value = TypeVar("_Value")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS scores (
@@ -64,49 +66,27 @@ class ScoreCache:
 
     def read(self, keys: Sequence[bytes]) -> dict[bytes, Relevance]:
         """The remembered relevances, each marked as `cached`; keys that are not there are left out."""
-        found: dict[bytes, Relevance] = {}
-        with self._connected("read") as connection:
-            now = int(self._clock())
-            stale: list[bytes] = []
-            for start in range(0, len(keys), KEYS_PER_QUERY):
-                some = keys[start : start + KEYS_PER_QUERY]
-                marks = ",".join("?" * len(some))
-                rows = connection.execute(
-                    f"SELECT key, sort, score, logit, used FROM scores WHERE key IN ({marks})", some
-                )
-                for key, sort, score, logit, used in rows:
-                    relevance = _relevance(sort, score, logit)
-                    if relevance is None:
-                        raise sqlite3.DatabaseError(f"it holds a score of {score!r}")
-                    found[key] = relevance
-                    if used < now - USED_RESOLUTION_S:
-                        stale.append(key)
-            if stale:
-                with connection:
-                    connection.executemany("UPDATE scores SET used = ? WHERE key = ?", [(now, key) for key in stale])
-        return found
+        return self._done("read", lambda connection: self._read(connection, keys), {})
 
     def write(self, relevances: Mapping[bytes, Relevance]) -> None:
         """Remember relevances, and forget the least recently used ones if the file has grown to its limit."""
         now = int(self._clock())
         rows = [(key, one.order, one.score, one.logit, now) for key, one in relevances.items()]
-        with self._connected("written") as connection:
+
+        def write(connection: sqlite3.Connection) -> None:
             with connection:
                 connection.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)", rows)
             self._evict(connection)
 
+        self._done("written", write, None)
+
     def count(self) -> int:
         """How many scores are remembered."""
-        with self._connected("read") as connection:
-            [(count,)] = connection.execute("SELECT count(*) FROM scores")
-            return int(count)
-        return 0
+        return self._done("read", _count, 0)
 
     def used_bytes(self) -> int:
         """Size of what is remembered, without the space that forgotten scores left for new ones."""
-        with self._connected("read") as connection:
-            return _used_bytes(connection)
-        return 0
+        return self._done("read", _used_bytes, 0)
 
     def close(self) -> None:
         """Close the file. Idempotent; the next use opens it again."""
@@ -121,12 +101,11 @@ class ScoreCache:
         if connection is not None and self._opened_by == os.getpid():
             connection.close()
 
-    @contextmanager
-    def _connected(self, what: str) -> Iterator[sqlite3.Connection]:
-        """The connection, for one caller at a time. A failure inside is logged; a damaged file is made anew."""
+    def _done(self, what: str, operation: Callable[[sqlite3.Connection], _Value], otherwise: _Value) -> _Value:
+        """The operation's value, for one caller at a time. A failure is logged; a damaged file is made anew."""
         with self._lock:
             try:
-                yield self._open()
+                return operation(self._open())
             except (sqlite3.OperationalError, OSError) as error:
                 log.warning("the score cache %s can't be %s (%s): scores are computed", self._path, what, error)
                 self._close()
@@ -134,6 +113,31 @@ class ScoreCache:
                 log.warning("the score cache %s is damaged (%s): it starts anew", self._path, error)
                 self._close()
                 self._delete()
+            return otherwise
+
+    def _read(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Relevance]:
+        found: dict[bytes, Relevance] = {}
+        now = int(self._clock())
+        stale: list[bytes] = []
+        for start in range(0, len(keys), KEYS_PER_QUERY):
+            some = keys[start : start + KEYS_PER_QUERY]
+            marks = ",".join("?" * len(some))
+            rows = connection.execute(f"SELECT key, sort, score, logit, used FROM scores WHERE key IN ({marks})", some)
+            for key, sort, score, logit, used in rows:
+                relevance = _relevance(sort, score, logit)
+                if relevance is None:
+                    raise sqlite3.DatabaseError(f"it holds a score of {score!r}")
+                found[key] = relevance
+                if used < now - USED_RESOLUTION_S:
+                    stale.append(key)
+        if stale:
+            try:
+                with connection:
+                    connection.executemany("UPDATE scores SET used = ? WHERE key = ?", [(now, key) for key in stale])
+            except sqlite3.OperationalError as error:
+                # What was read is good, whoever holds the file or fills the disk.
+                log.info("the uses of the score cache %s were not noted: %s", self._path, error)
+        return found
 
     def _open(self) -> sqlite3.Connection:
         # A connection must not cross a fork.
@@ -164,13 +168,18 @@ class ScoreCache:
     def _evict(self, connection: sqlite3.Connection) -> None:
         if _used_bytes(connection) <= self._limit_bytes:
             return
-        [(count,)] = connection.execute("SELECT count(*) FROM scores")
+        count = _count(connection)
         bytes_per_score = _used_bytes(connection) / max(count, 1)
         excess = count - self._limit_bytes * (1 - EVICTED_SHARE) / bytes_per_score
         with connection:
             connection.execute(
                 "DELETE FROM scores WHERE key IN (SELECT key FROM scores ORDER BY used LIMIT ?)", (math.ceil(excess),)
             )
+
+
+def _count(connection: sqlite3.Connection) -> int:
+    [(count,)] = connection.execute("SELECT count(*) FROM scores")
+    return int(count)
 
 
 def _used_bytes(connection: sqlite3.Connection) -> int:
