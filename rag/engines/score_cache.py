@@ -14,7 +14,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,12 +36,11 @@ KEYS_PER_QUERY = 500
 
 _Value = TypeVar("_Value")
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS scores (
-    key BLOB PRIMARY KEY, sort REAL NOT NULL, score REAL, logit REAL, used INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS scores_used ON scores (used);
-"""
+_SCHEMA = (
+    "CREATE TABLE scores (key BLOB PRIMARY KEY, sort REAL NOT NULL, score REAL, logit REAL, used INTEGER NOT NULL) "
+    "WITHOUT ROWID",
+    "CREATE INDEX scores_used ON scores (used)",
+)
 
 
 class ScoreCache:
@@ -74,7 +74,7 @@ class ScoreCache:
         rows = [(key, one.order, one.score, one.logit, now) for key, one in relevances.items()]
 
         def write(connection: sqlite3.Connection) -> None:
-            with connection:
+            with _writing(connection):
                 connection.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)", rows)
             self._evict(connection)
 
@@ -132,7 +132,7 @@ class ScoreCache:
                     stale.append(key)
         if stale:
             try:
-                with connection:
+                with _writing(connection):
                     connection.executemany("UPDATE scores SET used = ? WHERE key = ?", [(now, key) for key in stale])
             except sqlite3.OperationalError as error:
                 # What was read is good, whoever holds the file or fills the disk.
@@ -143,19 +143,15 @@ class ScoreCache:
         # A connection must not cross a fork.
         if self._connection is None or self._opened_by != os.getpid():
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self._path, timeout=BUSY_LIMIT_S, check_same_thread=False)
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = NORMAL")
-                [(version,)] = connection.execute("PRAGMA user_version")
-                if version not in (0, SCHEMA_VERSION):
-                    connection.execute("DROP TABLE IF EXISTS scores")
-                connection.executescript(_SCHEMA)
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            except BaseException:
-                connection.close()
-                raise
-            self._connection, self._opened_by = connection, os.getpid()
+            deadline = time.monotonic() + BUSY_LIMIT_S
+            while self._connection is None or self._opened_by != os.getpid():
+                try:
+                    self._connection, self._opened_by = _connect(self._path), os.getpid()
+                except sqlite3.OperationalError as error:
+                    # SQLite doesn't wait for another process that turns a new file's log on.
+                    if "locked" not in str(error) or time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.01)
         return self._connection
 
     def _delete(self) -> None:
@@ -171,10 +167,46 @@ class ScoreCache:
         count = _count(connection)
         bytes_per_score = _used_bytes(connection) / max(count, 1)
         excess = count - self._limit_bytes * (1 - EVICTED_SHARE) / bytes_per_score
-        with connection:
+        with _writing(connection):
             connection.execute(
                 "DELETE FROM scores WHERE key IN (SELECT key FROM scores ORDER BY used LIMIT ?)", (math.ceil(excess),)
             )
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open the file, made ready for use by whoever comes first."""
+    connection = sqlite3.connect(path, timeout=BUSY_LIMIT_S, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        if _version(connection) != SCHEMA_VERSION:
+            with _writing(connection):
+                if _version(connection) != SCHEMA_VERSION:
+                    connection.execute("DROP TABLE IF EXISTS scores")
+                    for statement in _SCHEMA:
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def _writing(connection: sqlite3.Connection) -> Iterator[None]:
+    """A transaction that writes: it waits for its turn at the start, where SQLite can wait."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    [(version,)] = connection.execute("PRAGMA user_version")
+    return int(version)
 
 
 def _count(connection: sqlite3.Connection) -> int:
