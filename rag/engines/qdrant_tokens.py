@@ -238,7 +238,6 @@ class ServerTokenStore:
                 query_filter=models.Filter(
                     must=[models.HasIdCondition(has_id=[_point_id(passage.id) for passage in passages])]
                 ),
-                search_params=models.SearchParams(exact=True),
                 limit=len(passages),
                 with_payload=True,
             ).points
@@ -289,7 +288,7 @@ class ServerTokenStore:
                     on_disk=True,
                     multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
                     datatype=models.Datatype.FLOAT16,
-                    hnsw_config=models.HnswConfigDiff(m=0),
+                    hnsw_config=models.HnswConfigDiff(m=0),  # no graph: every score is exact
                 )
             },
         )
