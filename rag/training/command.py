@@ -1,41 +1,132 @@
-"""`python -m rag train ...`: the steps of training at a terminal. It parses and prints; the steps are other files."""
+"""`python -m rag train ...`: the steps of training at a terminal. It parses and prints; the steps are other files.
+
+split -> mine -> fine-tune -> candidates -> calibrate -> promote (-> rollback)        from labelled questions
+distil -> fine-tune                                                                   from a stronger reranker
+"""
 
 from __future__ import annotations
 
 import argparse
 import random
+import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rag.settings import load_settings
+from rag.errors import BadInput
+from rag.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rag.evaluation.passage_index import CorpusPassage
+    from rag.training.calibrate import CalibrationReport
+    from rag.training.plan import TrainingStep
+    from rag.training.pool import Pool
+    from rag.training.promote import Verdict
+    from rag.training.questions import TrainingQuestion
+
+Show = Callable[[str, int, int], None]
+
+SECONDS_BETWEEN_LINES = 10.0
+"""How often a training says where it is where nobody watches a bar."""
 
 
 def add_train_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `train` and its steps to the commands of `python -m rag`."""
-    train = commands.add_parser("train", help="train a reranker: mine negatives, fine-tune")
+    train = commands.add_parser(
+        "train", help="train a reranker on labelled questions, and let it serve if it is better"
+    )
     steps = train.add_subparsers(required=True, metavar="STEP")
 
-    mine = steps.add_parser("mine", help="hard negatives for labelled pairs, from recall over a pool of passages")
-    mine.add_argument("--pairs", type=Path, required=True, help="JSONL[.gz] of query, positive, answers?, group?")
-    mine.add_argument("--passages", type=Path, required=True, help="JSONL[.gz] of _id, title?, text: the pool")
-    mine.add_argument(
-        "--out", type=Path, required=True, help="JSONL[.gz] of query, pos, neg, as FlagEmbedding reads it"
-    )
-    mine.add_argument("--limit", type=int, help="at most so many pairs, chosen at random")
-    mine.add_argument("--pool-limit", type=int, help="at most so many passages, chosen at random")
+    split = steps.add_parser("split", help="labelled questions to learn from, and others to measure on")
+    split.add_argument("questions", type=Path, nargs="+", help="JSONL[.gz] of questions or labels")
+    split.add_argument("--learn", type=Path, required=True, help="JSONL for those to learn from")
+    split.add_argument("--held-out", type=Path, required=True, help="JSONL for those that are kept aside")
+    split.add_argument("--share", type=float, default=0.4, help="share of the questions kept aside (0.4)")
+    split.add_argument("--seed", type=int, default=37)
+    split.set_defaults(run=_split)
+
+    mine = steps.add_parser("mine", help="hard negatives for labelled questions, from recall")
+    _source_arguments(mine)
+    _out_argument(mine)
     mine.add_argument("--judge", help="a reranker that takes likely false negatives out: embedded, a name or a folder")
-    mine.add_argument("--seed", type=int, default=37)
     mine.set_defaults(run=_mine)
 
-    fine_tune = steps.add_parser("fine-tune", help="fine-tune a cross-encoder on mined groups")
-    fine_tune.add_argument("groups", type=Path, nargs="+", help="JSONL[.gz] files that `mine` wrote")
-    fine_tune.add_argument("--base", required=True, help="the model to start from: name or folder")
+    candidates = steps.add_parser("candidates", help="all that recall finds for labelled questions, to measure on")
+    _source_arguments(candidates)
+    _out_argument(candidates)
+    candidates.add_argument("--depth", type=int, default=100, help="how many passages are recalled (100)")
+    candidates.set_defaults(run=_candidates)
+
+    distil = steps.add_parser("distil", help="a stronger reranker's labels for what recall finds, to learn from")
+    _source_arguments(distil)
+    _out_argument(distil)
+    distil.add_argument("--teacher", required=True, help="any reranker: a name, a folder, cohere, rank-gpt, ...")
+    distil.add_argument("--depth", type=int, default=20, help="how many passages of a question it labels (20)")
+    distil.set_defaults(run=_distil)
+
+    fine_tune = steps.add_parser("fine-tune", help="fine-tune a cross-encoder on groups")
+    fine_tune.add_argument("groups", type=Path, nargs="+", help="JSONL[.gz] files that `mine` or `distil` wrote")
+    fine_tune.add_argument(
+        "--base", required=True, help="the model to start from: embedded, all-MiniLM-L6-v2, a name or a folder"
+    )
     fine_tune.add_argument("--out", type=Path, required=True, help="folder for the model and its checkpoints")
     fine_tune.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     _plan_arguments(fine_tune)
     fine_tune.set_defaults(run=_fine_tune)
+
+    calibrate = steps.add_parser("calibrate", help="make scores mean probabilities, on held-out questions")
+    calibrate.add_argument("model", type=Path, help="folder of the model")
+    calibrate.add_argument("--groups", type=Path, nargs="+", required=True, help="files that `candidates` wrote")
+    calibrate.add_argument("--out", type=Path, required=True, help="folder for the calibrated model")
+    calibrate.set_defaults(run=_calibrate)
+
+    promote = steps.add_parser("promote", help="let a trained reranker serve, if it beats the one in use")
+    promote.add_argument("model", type=Path, help="folder of the model")
+    promote.add_argument("--groups", type=Path, nargs="+", required=True, help="files that `candidates` wrote")
+    promote.add_argument("--name", required=True, help="what it is called from now on")
+    promote.add_argument("--alpha", type=float, default=0.05, help="most probability that the gain is luck (0.05)")
+    promote.add_argument("--data-dir", type=Path, help="folder that it serves in (RANK37_DATA_DIR)")
+    promote.set_defaults(run=_promote)
+
+    rollback = steps.add_parser("rollback", help="let the reranker before the promoted one serve again")
+    rollback.add_argument("--data-dir", type=Path, help="folder that it served in (RANK37_DATA_DIR)")
+    rollback.set_defaults(run=_rollback)
+
+    export = steps.add_parser("export", help="write a model in float16, half the size, checked to score as before")
+    export.add_argument("model", type=Path, help="folder of the model")
+    export.add_argument("--out", type=Path, required=True, help="folder for the smaller one")
+    export.add_argument("--limit-mb", type=float, default=50.0, help="largest size of the folder (50)")
+    export.add_argument("--groups", type=Path, help="a file of groups whose pairs are scored for the check")
+    export.set_defaults(run=_export)
+
+
+def _source_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pairs", type=Path, nargs="+", default=[], help="JSONL[.gz] of query, positive, answers?")
+    parser.add_argument(
+        "--questions", type=Path, nargs="+", default=[], help="JSONL[.gz] of text, evidence (doc, page, quote)"
+    )
+    parser.add_argument(
+        "--labels", type=Path, nargs="+", default=[], help="JSONL[.gz] of question, passage, label, as people gave them"
+    )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--passages", type=Path, help="JSONL[.gz] of _id, title?, text: recall searches these")
+    where.add_argument("--collection", help="or this collection of the app")
+    parser.add_argument("--data-dir", type=Path, help="folder of the collection (RANK37_DATA_DIR)")
+    parser.add_argument("--limit", type=int, help="at most so many questions, chosen at random")
+    parser.add_argument("--pool-limit", type=int, help="at most so many of --passages, chosen at random")
+    parser.add_argument("--seed", type=int, default=37)
+
+
+def _out_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", type=Path, required=True, help="JSONL[.gz] of query, pos, neg, as FlagEmbedding reads it"
+    )
 
 
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,54 +141,385 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(name, action=argparse.BooleanOptionalAction, default=field.default)
 
 
-def _mine(options: argparse.Namespace) -> int:
-    from rag.evaluation.passage_index import read_passages
-    from rag.terminal import progress_bars
-    from rag.training.groups import read_pairs, write_groups
-    from rag.training.mine import MiningPolicy, Pool, mine
-    from rag.wiring import open_embedder, open_index, open_named_reranker
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What the steps that recall work on."""
 
+    questions: list[TrainingQuestion]
+    pool: Pool
+    settings: Settings
+    """The person's own, whatever the pool is."""
+
+
+@contextmanager
+def _opened_source(options: argparse.Namespace, show: Show) -> Iterator[_Source]:
+    """The questions and the passages that a step's options name; the index is closed at the end."""
+    from rag.training.pool import Pool
+    from rag.training.questions import Unresolved, read_questions, resolve
+    from rag.wiring import open_embedder, open_index
+
+    rows = read_questions([*options.pairs, *options.questions, *options.labels])
+    if not rows:
+        raise BadInput("no questions: name files with --pairs, --questions or --labels")
     choose = random.Random(options.seed)
-    pairs, passages = read_pairs(options.pairs), read_passages(options.passages)
-    if options.limit and options.limit < len(pairs):
-        pairs = choose.sample(pairs, options.limit)
-    if options.pool_limit and options.pool_limit < len(passages):
-        wanted = {pair.positive for pair in pairs}
-        needed = [passage for passage in passages if passage.text in wanted]
-        others = [passage for passage in passages if passage.text not in wanted]
-        passages = needed + choose.sample(others, min(len(others), max(0, options.pool_limit - len(needed))))
-    with tempfile.TemporaryDirectory(prefix="rank37-pool-") as folder, progress_bars() as show:
-        settings = load_settings(data_dir=Path(folder), collection="pool")
-        embedder = open_embedder(settings)
-        index = open_index(settings, embedder.identity)
-        judge = open_named_reranker(options.judge, settings) if options.judge else None
-        try:
-            pool = Pool(passages, embedder, index)
-            pool.fill(progress=lambda done, total: show("embedding passages", done, total))
-            groups = mine(
-                pairs,
-                pool,
-                embedder,
-                MiningPolicy(seed=options.seed),
-                judge=judge,
-                progress=lambda done, total: show("mining questions", done, total),
+    if options.limit and options.limit < len(rows):
+        rows = choose.sample(rows, options.limit)
+    settings = load_settings(data_dir=options.data_dir, collection=options.collection)
+    if options.passages:
+        if any(row.evidence for row in rows):
+            raise BadInput("questions with evidence name documents and pages: use --collection, not --passages")
+        questions = [row.question for row in rows]
+        with tempfile.TemporaryDirectory(prefix="rank37-pool-") as folder:
+            own = {"data_dir": Path(folder), "collection": "pool", "qdrant_url": None, "reranker": None}
+            embedder = open_embedder(settings)
+            index = open_index(settings.model_copy(update=own), embedder.identity)
+            try:
+                passages = _limited(options, questions, choose)
+                pool = Pool.of_passages(
+                    passages, embedder, index, progress=lambda done, total: show("embedding passages", done, total)
+                )
+                yield _Source(questions, pool, settings)
+            finally:
+                index.close()
+        return
+    if not settings.qdrant_url and not settings.collection_dir.is_dir():
+        raise BadInput(f"there is no collection {settings.collection!r} in {settings.data_dir}: ingest PDFs first")
+    embedder = open_embedder(settings)
+    index = open_index(settings, embedder.identity)
+    try:
+        if index.count_chunks() == 0:
+            raise BadInput(f"collection {settings.collection!r} holds no documents: ingest PDFs first")
+        unresolved = Unresolved()
+        questions = resolve(rows, index, unresolved)
+        for reason in unresolved.reasons:
+            print(f"left out: {reason}", file=sys.stderr)
+        if not questions:
+            raise BadInput(f"none of the questions is about the documents of collection {settings.collection!r}")
+        yield _Source(questions, Pool(embedder, index), settings)
+    finally:
+        index.close()
+
+
+def _limited(
+    options: argparse.Namespace, questions: list[TrainingQuestion], choose: random.Random
+) -> list[CorpusPassage]:
+    from rag.evaluation.passage_index import read_passages
+
+    passages = read_passages(options.passages)
+    if not options.pool_limit or options.pool_limit >= len(passages):
+        return passages
+    wanted = {passage.text for question in questions for passage in question.positives}
+    needed = [passage for passage in passages if passage.text in wanted]
+    others = [passage for passage in passages if passage.text not in wanted]
+    return needed + choose.sample(others, min(len(others), max(0, options.pool_limit - len(needed))))
+
+
+def _split(options: argparse.Namespace) -> int:
+    import json
+
+    from rag.json_lines import open_text, read_rows
+    from rag.training.groups import row_query, split_rows
+
+    if not 0 < options.share < 1:
+        raise BadInput(f"--share {options.share}: take a share between 0 and 1")
+    rows = []
+    for path in options.questions:
+        for number, row in read_rows(path):
+            if not row_query(row).strip():
+                raise BadInput(f"{path}, line {number}: no question; give it as query, text or question")
+            rows.append(row)
+    learn, held_out = split_rows(rows, options.share, options.seed)
+    for kind, path in ((learn, options.learn), (held_out, options.held_out)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open_text(path, "w") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in kind)
+    print(f"{len(learn)} rows to learn from in {options.learn}, {len(held_out)} held out in {options.held_out}")
+    return 0
+
+
+def _mine(options: argparse.Namespace) -> int:
+    from rag.terminal import progress_bars
+    from rag.training.groups import write_groups
+    from rag.training.mine import MiningPolicy, mine
+    from rag.wiring import open_named_reranker
+
+    with progress_bars() as show, _opened_source(options, show) as source:
+        # A judge reads each pair once: remembering scores would only push the app's own out.
+        uncached = source.settings.model_copy(update={"rerank_cache_mb": 0.0})
+        judge = open_named_reranker(options.judge, uncached) if options.judge else None
+        # Passages of the app always carry their titles.
+        policy = MiningPolicy(seed=options.seed)
+        policy = replace(policy, titled_share=1.0) if options.collection else policy
+        groups = mine(
+            source.questions,
+            source.pool,
+            policy,
+            judge=judge,
+            progress=lambda done, total: show("mining questions", done, total),
+        )
+        count = write_groups(groups, options.out)
+    print(f"{count} groups of {len(source.questions)} questions in {options.out}")
+    return 0
+
+
+def _candidates(options: argparse.Namespace) -> int:
+    from rag.terminal import progress_bars
+    from rag.training.groups import write_groups
+    from rag.training.mine import candidates
+
+    with progress_bars() as show, _opened_source(options, show) as source:
+        labelled = [question for question in source.questions if question.answerable is not None]
+        groups = candidates(
+            labelled,
+            source.pool,
+            limit=options.depth,
+            progress=lambda done, total: show("recalling", done, total),
+        )
+        count = write_groups(groups, options.out)
+    unlabelled = len(source.questions) - len(labelled)
+    note = f"; {unlabelled} without a label that says whether they are answered are left out" if unlabelled else ""
+    print(f"{count} questions with all that recall finds in {options.out}{note}")
+    return 0
+
+
+def _distil(options: argparse.Namespace) -> int:
+    from rag.terminal import progress_bars
+    from rag.training.distil import distil, left_over, without, write_as_they_come
+    from rag.training.mine import candidates
+    from rag.wiring import open_named_reranker
+
+    done = left_over(options.out)
+    with progress_bars() as show, _opened_source(options, show) as source:
+        teacher = open_named_reranker(options.teacher, source.settings)
+        if teacher.info.sends_data_to:
+            print(f"questions and passages are sent to {teacher.info.sends_data_to}", file=sys.stderr)
+        recalled = list(
+            candidates(
+                source.questions,
+                source.pool,
+                limit=options.depth,
+                progress=lambda done, total: show("recalling", done, total),
             )
-            count = write_groups(groups, options.out)
-        finally:
-            index.close()
-    print(f"{count} groups of {len(pairs)} pairs in {options.out}")
+        )
+        groups = distil(
+            without(recalled, done),
+            teacher,
+            progress=lambda done, total: show(f"labelling by {teacher.info.name}", done, total),
+        )
+        count = write_as_they_come(groups, options.out)
+    kept = f", {len(done)} of them from an earlier run" if done else ""
+    print(f"{count} groups labelled by {teacher.info.name} in {options.out}{kept}")
     return 0
 
 
 def _fine_tune(options: argparse.Namespace) -> int:
+    from rag.terminal import progress_bars
     from rag.training.groups import read_groups
     from rag.training.plan import TrainingPlan
-    from rag.training.train import train
+    from rag.wiring import base_model_folder
 
     groups = [group for path in options.groups for group in read_groups(path)]
     plan = TrainingPlan(**{field.name: getattr(options, field.name) for field in fields(TrainingPlan)})
-    report = train(groups, options.base, options.out, plan, resume=options.resume)
+    base = base_model_folder(options.base)
+
+    from transformers.utils import logging
+
+    from rag.training.train import CHOICE_NAME, NDCG_NAME, train
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers leaves it without annotations
+    with progress_bars() as show:
+        report = train(groups, base, options.out, plan, resume=options.resume, show=_training_display(show))
     for name in report["after"]:
-        print(f"{name}: {report['before'].get(name, float('nan')):.4f} -> {report['after'][name]:.4f}")
-    print(f"the model is in {options.out / 'model'}")
+        if name != CHOICE_NAME:
+            print(f"{name}: {report['before'][name]:.4f} -> {report['after'][name]:.4f}")
+    if report["after"][NDCG_NAME] <= report["before"][NDCG_NAME]:
+        print("it orders held-out questions no better than the base: more labels, or a smaller --learning-rate")
+    print(f"{report['steps']} steps in {report['seconds']:.0f} s; the model is in {options.out / 'model'}")
     return 0
+
+
+def _training_display(show: Show) -> Callable[[TrainingStep], None]:
+    """A bar at a terminal; elsewhere, such as in a log, a line now and then."""
+    if sys.stderr.isatty():
+        return lambda now: show(_loss_text(now), now.step, now.total)
+    import time
+
+    last_s = [time.monotonic()]
+
+    def line(now: TrainingStep) -> None:
+        if now.step == now.total or time.monotonic() - last_s[0] >= SECONDS_BETWEEN_LINES:
+            last_s[0] = time.monotonic()
+            minutes, seconds = divmod(round(now.seconds_left), 60)
+            left = f"{minutes}:{seconds:02d} left"
+            print(f"step {now.step} of {now.total}, {_loss_text(now)}, {left}", file=sys.stderr, flush=True)
+
+    return line
+
+
+def _loss_text(now: TrainingStep) -> str:
+    loss = "training" if now.loss is None else f"loss {now.loss:.3f}"
+    return loss if now.held_out_ndcg_10 is None else f"{loss}, held-out nDCG@10 {now.held_out_ndcg_10:.3f}"
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from rag.terminal import progress_bars
+    from rag.training.calibrate import calibrate, report_on, score_groups
+    from rag.training.groups import question_digest, read_groups
+    from rag.training.model_folder import model_in, read_learnt_questions
+    from rag.wiring import open_named_reranker
+
+    folder = model_in(options.model)
+    groups = [group for path in options.groups for group in read_groups(path)]
+    learnt = read_learnt_questions(folder)
+    known = sum(question_digest(group.query) in learnt for group in groups)
+    if known:
+        raise BadInput(
+            f"the model has learnt from {known} of these {len(groups)} questions: calibrate on held-out ones "
+            "(`train split`), or its scores will say too much"
+        )
+    settings = load_settings(rerank_cache_mb=0.0)
+    reranker = open_named_reranker(str(folder), settings)
+    with progress_bars() as show:
+        scored = score_groups(groups, reranker, progress=lambda done, total: show("scoring", done, total))
+    report = report_on(scored)
+    calibrate(folder, options.out, report.calibration)
+    _print_calibration(report, Console())
+    print(f"the calibrated model is in {options.out}")
+    return 0
+
+
+def _promote(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from rag.terminal import progress_bars
+    from rag.training.groups import read_groups
+    from rag.training.model_folder import model_in, read_learnt_questions
+    from rag.training.promote import judge
+    from rag.training.registry import PromotedReranker, check_name
+    from rag.wiring import open_named_reranker, open_rerankers, policy_for, promoted_rerankers
+
+    check_name(options.name)
+    if not 0 < options.alpha <= 0.5:
+        raise BadInput(f"--alpha {options.alpha}: take a probability above 0, at most 0.5")
+    folder = model_in(options.model)
+    settings = load_settings(data_dir=options.data_dir)
+    groups = [group for path in options.groups for group in read_groups(path)]
+    current, new = open_rerankers(settings)[0], open_named_reranker(str(folder), settings)
+    with progress_bars() as show:
+        verdict = judge(
+            groups,
+            current,
+            new,
+            current_floor=policy_for(settings, current).floor,
+            usual_floor=Settings.model_fields["floor"].default,
+            learnt=read_learnt_questions(folder),
+            alpha=options.alpha,
+            progress=lambda done, total: show("scoring by both rerankers", done, total),
+        )
+    _print_verdict(verdict, options.name, Console())
+    if not verdict.promoted:
+        print(f"not promoted: {verdict.why}")
+        return 0
+    measured = {"groups": [path.name for path in options.groups], **verdict.as_json()}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    record = PromotedReranker(options.name, new.info.revision, verdict.new_floor.floor, now, measured)
+    promoted_rerankers(settings).add(record, folder)
+    print(f"promoted: {verdict.why}")
+    print(
+        f"{options.name} serves from the next start on, with floor {record.floor:.2f}, unless RANK37_RERANKER names "
+        "another; `python -m rag train rollback` undoes it"
+    )
+    return 0
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    from rag.wiring import promoted_rerankers
+
+    undone, serving = promoted_rerankers(load_settings(data_dir=options.data_dir)).roll_back()
+    now = serving.name if serving else "the default reranker"
+    print(f"{undone.name} no longer serves; from the next start on {now} does")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from rag.training.export import PROBES, export
+    from rag.training.groups import read_groups
+    from rag.training.model_folder import model_in
+
+    groups = read_groups(options.groups)[:20] if options.groups else []
+    pairs = [(group.query, passage) for group in groups for passage in group.passages[:10]] or list(PROBES)
+    done = export(model_in(options.model), options.out, pairs=pairs, limit_mb=options.limit_mb)
+    print(
+        f"{done.size_mb:.1f} MB in {options.out}; scores of {done.pairs} pairs differ by at most "
+        f"{done.largest_difference:.5f}"
+    )
+    return 0
+
+
+def _print_calibration(report: CalibrationReport, console: Console) -> None:
+    from rich.table import Table
+
+    table = Table(
+        title=f"{report.passages} recalled passages of {report.questions} held-out questions, {report.right} right",
+        title_justify="left",
+    )
+    table.add_column("score")
+    for name in ("before: n", "mean score", "share right", "after: n", "mean score", "share right"):
+        table.add_column(name, justify="right")
+    for before, after in zip(report.bins_before, report.bins_after, strict=True):
+        cells = [
+            cell
+            for one in (before, after)
+            for cell in (str(one.n), *((f"{one.mean_score:.3f}", f"{one.share_right:.3f}") if one.n else ("", "")))
+        ]
+        table.add_row(f"{before.low:.1f} to {before.high:.1f}", *cells)
+    console.print(table)
+    calibration = report.calibration
+    print(f"temperature {1 / calibration.scale:.4f}, bias {calibration.bias:+.4f}")
+    print(
+        f"expected calibration error, of questions not fitted on: all passages {report.error_before:.4f} -> "
+        f"{report.error_after:.4f}; best passage of a question {report.best_error_before:.4f} -> "
+        f"{report.best_error_after:.4f}"
+    )
+
+
+def _print_verdict(verdict: Verdict, name: str, console: Console) -> None:
+    from rich.table import Table
+
+    table = Table(
+        title=f"{verdict.answerable} answerable and {verdict.unanswerable} unanswerable held-out questions",
+        title_justify="left",
+    )
+    for heading in ("", "recalled", verdict.current.name, name, "difference", "95% interval", "p", "better", "worse"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for one in verdict.comparisons:
+        difference = one.difference
+        table.add_row(
+            one.measure,
+            f"{one.recalled:.3f}",
+            f"{one.current:.3f}",
+            f"{one.new:.3f}",
+            f"{difference.mean or 0.0:+.3f}",
+            f"{difference.low or 0.0:+.3f} to {difference.high or 0.0:+.3f}",
+            f"{1.0 if difference.p is None else difference.p:.3f}",
+            str(one.better),
+            str(one.worse),
+        )
+    before, after = verdict.current_floor, verdict.new_floor
+    table.add_section()
+    table.add_row("floor", "", f"{before.floor:.2f}", f"{after.floor:.2f}")
+    table.add_row(
+        "answerable, refused",
+        "",
+        f"{before.answerable_refused} of {before.answerable}",
+        f"{after.answerable_refused} of {after.answerable}",
+    )
+    table.add_row(
+        "unanswerable, refused",
+        "",
+        f"{before.unanswerable_refused} of {before.unanswerable}",
+        f"{after.unanswerable_refused} of {after.unanswerable}",
+    )
+    console.print(table)

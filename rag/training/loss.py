@@ -17,7 +17,10 @@ class GradedGroupLoss(nn.Module):
     """ListNet over the group plus binary cross-entropy on each pair, for labels in [0, 1].
 
     Inputs as sentence-transformers' ListNetLoss takes them: (queries, lists of passages) and a list of labels for each
-    query; groups may differ in size. Pairs are run in mini-batches of similar length, so that little is padded.
+    query; groups may differ in size. A third input, one truth value a query, says of which groups the size of labels
+    means something; the others teach their order only. A group whose labels are all the same, as of a question that no
+    passage answers, has no order and teaches scores only. Pairs are run in mini-batches of similar length, so that
+    little is padded.
 
     Args:
         model: A cross-encoder with one logit.
@@ -46,23 +49,31 @@ class GradedGroupLoss(nn.Module):
         self, inputs: list[Any], labels: list[Tensor], prompt: str | None = None, task: str | None = None
     ) -> Tensor:
         """The mean loss over the batch, a scalar."""
-        queries, groups = inputs
+        queries, groups = inputs[:2]
+        scored = inputs[2] if len(inputs) > 2 else [True] * len(groups)
         pairs = [(query, passage) for query, group in zip(queries, groups, strict=True) for passage in group]
-        logits = self._logits(pairs)
-        targets = torch.cat([label.float() for label in labels]).to(logits.device)
-        pointwise = nn.functional.binary_cross_entropy_with_logits(logits, targets)
+        logits = self._logits(pairs, prompt)
         sizes = [len(group) for group in groups]
-        listwise = torch.stack(
-            [
-                nn.functional.cross_entropy(group_logits, torch.softmax(group_targets / self.temperature, dim=0))
-                for group_logits, group_targets in zip(
-                    torch.split(logits, sizes), torch.split(targets, sizes), strict=True
-                )
-            ]
-        ).mean()
-        return listwise + self.pointwise_weight * pointwise
+        group_logits = torch.split(logits, sizes)
+        group_targets = [label.float().to(logits.device) for label in labels]
+        listwise = [
+            nn.functional.cross_entropy(one, torch.softmax(target / self.temperature, dim=0))
+            for one, target in zip(group_logits, group_targets, strict=True)
+            if target.max() > target.min()
+        ]
+        meant = [number for number, means in enumerate(scored) if means]
+        loss = logits.sum() * 0.0  # a batch without any term still has a gradient
+        if listwise:
+            loss = loss + torch.stack(listwise).sum() / len(groups)
+        if meant and self.pointwise_weight:
+            pointwise = nn.functional.binary_cross_entropy_with_logits(
+                torch.cat([group_logits[number] for number in meant]),
+                torch.cat([group_targets[number] for number in meant]),
+            )
+            loss = loss + self.pointwise_weight * pointwise
+        return loss
 
-    def _logits(self, pairs: list[tuple[str, str]]) -> Tensor:
+    def _logits(self, pairs: list[tuple[str, str]], prompt: str | None) -> Tensor:
         """One logit a pair, in input order, float32."""
         by_length = sorted(range(len(pairs)), key=lambda position: len(pairs[position][0]) + len(pairs[position][1]))
         found = []
@@ -70,7 +81,7 @@ class GradedGroupLoss(nn.Module):
             batch = [pairs[position] for position in by_length[start : start + self.mini_batch_size]]
             features = {
                 name: value.to(self.model.device) if isinstance(value, Tensor) else value
-                for name, value in self.model.preprocess(batch).items()
+                for name, value in self.model.preprocess(batch, prompt=prompt).items()
             }
             found.append(self.model(features)["scores"].view(-1).float())
         in_order = torch.empty(len(pairs), dtype=torch.long)

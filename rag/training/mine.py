@@ -1,23 +1,25 @@
 """Hard negatives: what recall ranks high for a question and is not its answer.
 
-Passages come from the collection's own hybrid recall, because those are what the reranker will have to tell apart.
-Left out: the positive and its near-duplicates, passages that contain a gold answer, and likely false negatives (as
-near to the question as the positive is, by the bi-encoder, or by a second reranker where one is given). No label is
-invented: a passage that may be right is left out rather than called wrong.
+Passages come from the collection's own hybrid recall, because those are what the reranker will have to tell apart
+(sentence-transformers' `mine_hard_negatives` searches by vectors alone). Left out: the positive and its
+near-duplicates, passages that contain a gold answer, and likely false negatives (as near to the question as the
+positive is, by the bi-encoder, or by a second reranker where one is given). No label is invented: a passage that may
+be right is left out rather than called wrong.
 """
 
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from rag.evaluation.passage_index import CorpusPassage, beginning, document_id, write_passages
-from rag.ports import Embedder, Index, Progress, Reranker, Vector
-from rag.training.groups import LabelledPair, TrainingGroup
+from rag.errors import BadInput
+from rag.evaluation.passage_index import CorpusPassage
+from rag.ports import Progress, Reranker
+from rag.training.groups import TrainingGroup
+from rag.training.pool import RECALL_LIMIT, Pool
+from rag.training.questions import TrainingQuestion, as_passage
+from rag.training.words import contains, folded, overlap
 from rag.types import Chunk, Passage
 
 
@@ -28,7 +30,7 @@ class MiningPolicy:
     per_bucket: tuple[tuple[int, int, int], ...] = ((1, 10, 2), (11, 40, 2), (41, 100, 1))
     """(first recall rank, last recall rank, how many at random from between)."""
     n_random: int = 1
-    """Passages of the pool that recall did not find: the easy kind."""
+    """Passages at random from the whole pool: the easy kind."""
     duplicate_overlap: float = 0.8
     """From this share of common words on (Jaccard), a passage is a near-duplicate of the positive."""
     relative_margin: float = 0.95
@@ -36,116 +38,183 @@ class MiningPolicy:
 
     Source: NV-Retriever, https://arxiv.org/abs/2407.15831, "TopK-PercPos"."""
     judge_margin: float = 0.1
-    """A passage that the second reranker scores within this of the positive, or above it, is left out."""
+    """A passage that the second reranker scores within this of the positive, or above it, is left out..."""
+    judge_surely_wrong: float = 0.1
+    """...unless it scores it below this: a judge that does not know the positive either says nothing of the others."""
     soft_label: float = 0.2
     """Relevance given to the negative nearest to the question by cosine; the others get their share of it."""
     titled_share: float = 0.8
-    """Share of the groups whose passages carry the title of their document, as they do in the product."""
+    """Share of the groups whose passages carry the title of their document, as they always do in the product."""
     seed: int = 37
 
 
-class Pool:
-    """Passages in an index of their own, with their vectors at hand."""
-
-    def __init__(self, passages: Sequence[CorpusPassage], embedder: Embedder, index: Index) -> None:
-        self._embedder = embedder
-        self._index = index
-        self._chunks: list[Chunk] = []
-        self._vectors: dict[str, Vector] = {}
-        self._by_title: dict[str, list[CorpusPassage]] = defaultdict(list)
-        for passage in passages:
-            self._by_title[passage.title].append(passage)
-
-    def fill(self, *, progress: Progress | None = None) -> None:
-        """Embed and write all passages into the index, a new one; those of one title are one document."""
-        written = write_passages(self._by_title, self._embedder, self._index, progress=progress)
-        self._chunks = [chunk for chunk, _ in written]
-        self._vectors = {chunk.id: vector for chunk, vector in written}
-
-    def recall(self, query: str, vector: Vector, *, title: str, limit: int = 100) -> list[Chunk]:
-        """The best chunks for a question: of those of one title if the pool has it, else of all passages."""
-        within = [document_id(title)] if title in self._by_title else None
-        return [candidate.chunk for candidate in self._index.recall(query, vector, limit=limit, document_ids=within)]
-
-    @property
-    def chunks(self) -> Sequence[Chunk]:
-        """All chunks, in the order they were written."""
-        return self._chunks
-
-    def cosine(self, vector: Vector, chunk: Chunk) -> float:
-        """Cosine of a question's vector to a chunk's."""
-        return float(np.dot(vector, self._vectors[chunk.id]))
-
-
 def mine(
-    pairs: Sequence[LabelledPair],
+    questions: Sequence[TrainingQuestion],
     pool: Pool,
-    embedder: Embedder,
     policy: MiningPolicy,
     *,
     judge: Reranker | None = None,
     progress: Progress | None = None,
 ) -> Iterator[TrainingGroup]:
-    """One group a pair, in order; a pair without any usable negative is skipped. Seeded: the same in, the same out."""
+    """One group a question, in order; one without any usable negative is skipped.
+
+    A question that the passages do not answer gets a group without positives: all that recall found is wrong for it. A
+    question of which nobody said whether it is answered gets only the negatives that a person named. Seeded: the same
+    in, the same out.
+
+    Raises: BadInput for a judge that gives no scores.
+    """
     choose = random.Random(policy.seed)
-    for done, pair in enumerate(pairs, start=1):
-        vector = embedder.embed_query(beginning(pair.query, embedder))
-        recalled = pool.recall(pair.query, vector, title=pair.group)
-        ranks = {chunk.id: rank for rank, chunk in enumerate(recalled, start=1)}
-        positive = set(_words(pair.positive))
-        own = [chunk for chunk in recalled if _overlap(positive, chunk) >= policy.duplicate_overlap]
-        nearest_positive = max((pool.cosine(vector, chunk) for chunk in own), default=1.0)
-        usable = [
-            chunk
-            for chunk in recalled
-            if not _is_positive(pair, positive, chunk, policy)
-            and pool.cosine(vector, chunk) <= policy.relative_margin * nearest_positive
-        ]
-        chosen: list[Chunk] = []
-        for first, last, count in policy.per_bucket:
-            bucket = [chunk for chunk in usable if first <= ranks[chunk.id] <= last]
-            chosen += choose.sample(bucket, min(count, len(bucket)))
-        if judge and chosen:
-            chosen = _less_relevant(pair, chosen, judge, policy)
-        if pool.chunks and not pair.group:
-            easy = [choose.choice(pool.chunks) for _ in range(policy.n_random)]
-            chosen += [chunk for chunk in easy if not _is_positive(pair, positive, chunk, policy)]
-        if chosen:
-            # Positive and negatives look alike, or a model would learn to tell them by their titles.
-            titled = bool(pair.title) and choose.random() < policy.titled_share
-            cosines = [max(0.0, pool.cosine(vector, chunk)) for chunk in chosen]
-            scale = policy.soft_label / max(nearest_positive, *cosines, 1e-6)
+    for done, question in enumerate(questions, start=1):
+        group = _group(question, pool, policy, judge, choose)
+        if group is not None:
+            yield group
+        if progress:
+            progress(done, len(questions))
+
+
+def candidates(
+    questions: Sequence[TrainingQuestion],
+    pool: Pool,
+    *,
+    limit: int = RECALL_LIMIT,
+    duplicate_overlap: float = 0.8,
+    progress: Progress | None = None,
+) -> Iterator[TrainingGroup]:
+    """Everything that recall finds for a question, labelled: what calibration and promotion measure on.
+
+    Nothing is chosen or left out, so that shares and probabilities are those of the product: what is not known to be
+    right counts as wrong. Positives that recall missed have the rank None. Questions of which nobody said whether they
+    are answered get all their candidates as negatives, for `distil` to label; nothing may be measured on them.
+    """
+    for done, question in enumerate(questions, start=1):
+        recalled = pool.recall(question.query, pool.query_vector(question.query), title=question.group, limit=limit)
+        right = _Right(question, duplicate_overlap, with_answers=False)
+        ranked = list(enumerate(recalled, start=1))
+        found = [(rank, chunk) for rank, chunk in ranked if right.holds(chunk)]
+        others = [(rank, chunk) for rank, chunk in ranked if not right.holds(chunk)]
+        missed = right.missed([chunk for _, chunk in found])
+        if recalled or missed:
             yield TrainingGroup(
-                pair.query,
-                (f"{pair.title}\n{pair.positive}" if titled else pair.positive,),
-                tuple(chunk.passage if titled else chunk.text for chunk in chosen),
-                (1.0,),
-                tuple(round(cosine * scale, 4) for cosine in cosines),
+                question.query,
+                tuple(chunk.passage for _, chunk in found) + tuple(passage.whole for passage in missed),
+                tuple(chunk.passage for _, chunk in others),
+                positive_ranks=tuple(rank for rank, _ in found) + (None,) * len(missed),
+                negative_ranks=tuple(rank for rank, _ in others),
             )
         if progress:
-            progress(done, len(pairs))
+            progress(done, len(questions))
 
 
-def _is_positive(pair: LabelledPair, positive: set[str], chunk: Chunk, policy: MiningPolicy) -> bool:
-    """Whether a passage is the positive, nearly the same, or contains a gold answer."""
-    text = " ".join(_words(chunk.text))
-    contains = any(f" {' '.join(_words(answer))} " in f" {text} " for answer in pair.answers if _words(answer))
-    return contains or _overlap(positive, chunk) >= policy.duplicate_overlap
+def _group(
+    question: TrainingQuestion, pool: Pool, policy: MiningPolicy, judge: Reranker | None, choose: random.Random
+) -> TrainingGroup | None:
+    vector = pool.query_vector(question.query)
+    right = _Right(question, policy.duplicate_overlap, with_answers=True)
+    chosen: list[Chunk] = []
+    nearest_positive = 0.0
+    if question.answerable is not None:
+        recalled = pool.recall(question.query, vector, title=question.group)
+        cosines = dict(zip((chunk.id for chunk in recalled), pool.cosines(vector, recalled), strict=True))
+        nearest_positive = max(
+            [cosines[chunk.id] for chunk in recalled if right.is_positive(chunk)]
+            or [pool.cosine_to_text(vector, passage.whole) for passage in question.positives]
+            or [0.0]
+        )
+        # Of an unanswerable question nothing can be a false negative, however near.
+        most = policy.relative_margin * nearest_positive if question.positives else 1.0
+        usable = [
+            (rank, chunk)
+            for rank, chunk in enumerate(recalled, start=1)
+            if not right.holds(chunk) and cosines[chunk.id] <= most
+        ]
+        chosen = _chosen(question, usable, policy, judge, choose)
+        if not question.group:
+            chosen += _easy(pool, right, policy, choose, {chunk.id for chunk in chosen})
+    negatives = [as_passage(chunk) for chunk in chosen]
+    soft = [max(0.0, cosine) for cosine in pool.cosines(vector, chosen)]
+    scale = policy.soft_label / max(nearest_positive, *soft, 1e-6) if question.positives and soft else 0.0
+    named = [passage for passage in question.negatives if passage not in negatives]
+    if not (negatives or named):
+        return None
+    # Positives and negatives look alike, or a model would learn to tell them by their titles.
+    titled = all(passage.title for passage in question.positives) and choose.random() < policy.titled_share
+    scores = tuple(round(cosine * scale, 4) for cosine in soft) + (0.0,) * len(named)
+    return TrainingGroup(
+        question.query,
+        tuple(passage.whole if titled else passage.text for passage in question.positives),
+        tuple(passage.whole if titled else passage.text for passage in negatives + named),
+        (1.0,) * len(question.positives),
+        scores if any(scores) else (),
+    )
 
 
-def _overlap(positive: set[str], chunk: Chunk) -> float:
-    """Share of the words that two texts have in common (Jaccard)."""
-    words = set(_words(chunk.text))
-    return len(words & positive) / max(1, len(words | positive))
+def _chosen(
+    question: TrainingQuestion,
+    usable: Sequence[tuple[int, Chunk]],
+    policy: MiningPolicy,
+    judge: Reranker | None,
+    choose: random.Random,
+) -> list[Chunk]:
+    """So many at random of each bucket of ranks; with a judge, of those that it finds clearly less relevant."""
+    chosen = []
+    for first, last, count in policy.per_bucket:
+        bucket = [chunk for rank, chunk in usable if first <= rank <= last]
+        # A judge leaves some out, so that it is shown more than are wanted.
+        drawn = choose.sample(bucket, min(2 * count if judge else count, len(bucket)))
+        if judge and drawn and question.positives:
+            drawn = _less_relevant(question, drawn, judge, policy)
+        chosen += drawn[:count]
+    return chosen
 
 
-def _words(text: str) -> list[str]:
-    return "".join(letter if letter.isalnum() else " " for letter in text.casefold()).split()
+def _easy(pool: Pool, right: _Right, policy: MiningPolicy, choose: random.Random, taken: set[str]) -> list[Chunk]:
+    drawn = [pool.random_chunk(choose) for _ in range(policy.n_random)]
+    fresh = {chunk.id: chunk for chunk in drawn if chunk is not None and chunk.id not in taken}
+    return [chunk for chunk in fresh.values() if not right.holds(chunk)]
 
 
-def _less_relevant(pair: LabelledPair, chosen: Sequence[Chunk], judge: Reranker, policy: MiningPolicy) -> list[Chunk]:
-    """The chunks that the judge scores clearly below the positive."""
-    passages = [Passage("positive", pair.positive), *(Passage(chunk.id, chunk.passage) for chunk in chosen)]
-    scores = [relevance.score or 0.0 for relevance in judge.score(pair.query, passages)]
-    bar = scores[0] - policy.judge_margin
-    return [chunk for chunk, score in zip(chosen, scores[1:], strict=True) if score < bar]
+class _Right:
+    """What counts as right for a question."""
+
+    def __init__(self, question: TrainingQuestion, duplicate_overlap: float, *, with_answers: bool) -> None:
+        self._positives = question.positives
+        self._positive_ids = {passage.id for passage in question.positives if passage.id}
+        self._positive_words = [set(folded(passage.text).split()) for passage in question.positives]
+        self._answers = question.answers if with_answers else ()
+        self._duplicate_overlap = duplicate_overlap
+
+    def is_positive(self, chunk: Chunk) -> bool:
+        """Whether it is a gold passage, contains one, or is nearly the same."""
+        if chunk.id in self._positive_ids or any(contains(chunk.text, passage.text) for passage in self._positives):
+            return True
+        own = set(folded(chunk.text).split())
+        return any(overlap(positive, own) >= self._duplicate_overlap for positive in self._positive_words)
+
+    def holds(self, chunk: Chunk) -> bool:
+        """Whether it is a gold passage or contains a gold answer."""
+        return self.is_positive(chunk) or any(contains(chunk.text, answer) for answer in self._answers)
+
+    def missed(self, found: Sequence[Chunk]) -> list[CorpusPassage]:
+        """The gold passages that are none of the found chunks."""
+        texts = [folded(chunk.text) for chunk in found]
+        found_words = [set(text.split()) for text in texts]
+        return [
+            passage
+            for passage, own in zip(self._positives, self._positive_words, strict=True)
+            if not any(folded(passage.text) in text for text in texts)
+            and not any(overlap(own, other) >= self._duplicate_overlap for other in found_words)
+        ]
+
+
+def _less_relevant(
+    question: TrainingQuestion, drawn: Sequence[Chunk], judge: Reranker, policy: MiningPolicy
+) -> list[Chunk]:
+    """The chunks that the judge scores clearly below the best positive, both with their titles."""
+    positives = [Passage(f"positive {number}", passage.whole) for number, passage in enumerate(question.positives)]
+    relevances = judge.score(question.query, positives + [Passage(chunk.id, chunk.passage) for chunk in drawn])
+    scores = [relevance.score for relevance in relevances if relevance.score is not None]
+    if len(scores) < len(relevances):
+        raise BadInput(f"the judge {judge.info.name} gives no scores, only an order: name a cross-encoder")
+    bar = max(max(scores[: len(positives)]) - policy.judge_margin, policy.judge_surely_wrong)
+    return [chunk for chunk, score in zip(drawn, scores[len(positives) :], strict=True) if score < bar]

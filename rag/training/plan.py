@@ -18,9 +18,9 @@ class TrainingPlan:
     pointwise_weight: float = 0.5
     temperature: float = 0.15
     held_out: int = 200
-    """Groups kept aside, on which training stops early."""
+    """Questions kept aside, on which training stops early; at most a fifth of all."""
     evaluate_every: int = 500
-    """Steps between two looks at the held-out groups; also between two checkpoints."""
+    """Steps between two looks at the held-out questions, at most an epoch; also between two checkpoints."""
     patience: int = 3
     """Looks without improvement after which training stops."""
     freeze_embeddings: bool = True
@@ -31,3 +31,18 @@ class TrainingPlan:
     bf16: bool | None = None
     """None: where the processor has it."""
     seed: int = 37
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStep:
+    """Where a training is."""
+
+    step: int
+    """1-based."""
+    total: int
+    loss: float | None
+    """Mean since the last report; None before the first."""
+    held_out_ndcg_10: float | None
+    """At the last look at the held-out questions; None before the first."""
+    seconds_left: float
+    """At the speed so far; early stopping can end it sooner."""
