@@ -9,17 +9,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rag.errors import BadInput, Rank37Error
-from rag.settings import DEFAULT_RERANKER, load_settings
+from rag.evaluation.command import add_compare_command, add_evaluate_command
+from rag.settings import DEFAULT_RERANKER, Settings, load_settings
 from rag.training.command import add_train_command
+
+if TYPE_CHECKING:
+    from rag.ports import Embedder, Index
 
 EXIT_OUTAGE = 1
 EXIT_BAD_INPUT = 2
@@ -54,12 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--json", action="store_true", help="print the result with both full rankings as JSON")
     ask.set_defaults(run=_ask)
 
-    evaluate = commands.add_parser("evaluate", help="measure recall, reranking and refusals on labelled questions")
-    evaluate.add_argument("set", type=Path, metavar="SET", help="folder with pdfs/ and questions.jsonl[.gz]")
-    evaluate.add_argument("--data-dir", type=Path, help="where the set's index is kept and reused")
-    evaluate.add_argument("--limit", type=int, metavar="N", help="only the first N questions, for a quick look")
-    evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
-    evaluate.set_defaults(run=_evaluate)
+    add_evaluate_command(commands, ingest_pdfs=_ingest_pdfs)
+    add_compare_command(commands)
 
     rerankers = commands.add_parser("rerankers", help="list every reranker, whether it is ready, and where data go")
     rerankers.add_argument("--json", action="store_true", help="print the list as JSON")
@@ -109,41 +110,19 @@ def _ask(options: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluate(options: argparse.Namespace) -> int:
+def _ingest_pdfs(
+    settings: Settings, embedder: Embedder, index: Index, folder: Path, show: Callable[[str, int, int], None]
+) -> None:
+    """Bring the PDFs of a labelled set into its index; one that can't be read is named on stderr."""
     from ingest.files import find_pdfs
     from ingest.write import Ingester, ingest_files
-    from rag.evaluation.pages import ask_all, print_summary, summary
-    from rag.evaluation.questions import read_questions
-    from rag.terminal import progress_bars
-    from rag.wiring import open_embedder, open_engines, open_index
 
-    name = options.set.resolve().name
-    settings = load_settings(data_dir=options.data_dir)
-    settings = settings.model_copy(update={"collection": f"evaluation-{name}"})
-    questions = read_questions(options.set)[: options.limit]
-    embedder = open_embedder(settings)
-    index = open_index(settings, embedder.identity)
-    with progress_bars() as show:
-        try:
-            ingester = Ingester.from_settings(settings, embedder, index)
-            files = list(find_pdfs([options.set / "pdfs"]))
-            for done, _ in enumerate(ingest_files(ingester, files), start=1):
-                show(f"ingesting {len(files)} documents", done, len(files))
-            engines = open_engines(settings, embedder=embedder, index=index)
-            asked = ask_all(
-                questions,
-                engines,
-                settings.policy,
-                progress=lambda done, total: show(f"asking {total} questions", done, total),
-            )
-        finally:
-            index.close()
-    report = summary(name, asked, engines, settings.policy)
-    if options.json:
-        print(json.dumps(report, ensure_ascii=False))
-    else:
-        print_summary(report, Console())
-    return 0
+    ingester = Ingester.from_settings(settings, embedder, index)
+    files = list(find_pdfs([folder]))
+    for done, outcome in enumerate(ingest_files(ingester, files), start=1):
+        if outcome.status == "refused":
+            print(f"rag: {outcome.file}: {outcome.message}", file=sys.stderr)
+        show(f"ingesting {len(files)} documents", done, len(files))
 
 
 def _list_rerankers(options: argparse.Namespace) -> int:

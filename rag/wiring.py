@@ -190,13 +190,10 @@ def policy_for(settings: Settings, reranker: Reranker) -> QueryPolicy:
 
     A floor that the environment names wins: the person has chosen.
     """
-    info = reranker.info
-    own = (
-        None
-        if "floor" in settings.model_fields_set
-        else promoted_rerankers(settings).floor_for(info.name, info.revision)
-    )
-    return settings.policy if own is None else replace(settings.policy, floor=own)
+    if "floor" in settings.model_fields_set:
+        return settings.policy
+    floor = promoted_rerankers(settings).floor_for(reranker.info.name, reranker.info.revision)
+    return settings.policy if floor is None else replace(settings.policy, floor=floor)
 
 
 def base_model_folder(name: str) -> Path:
@@ -219,14 +216,6 @@ def base_model_folder(name: str) -> Path:
 def open_named_reranker(name: str, settings: Settings) -> Reranker:
     """The reranker of that name or folder, whatever the settings name."""
     return open_rerankers(settings.model_copy(update={"reranker": name, "reranker_revision": None}))[0]
-
-
-def at_depth(reranker: Reranker, depth: int) -> Reranker:
-    """The reranker reading only the first `depth` candidates of recall; the others stay behind them, without score."""
-    from rag.engines.cascade import CascadeReranker
-    from rag.engines.recall_order import RecallOrder
-
-    return CascadeReranker(RecallOrder(), reranker, depth)
 
 
 def list_rerankers(settings: Settings) -> list[RerankerState]:

@@ -1,0 +1,124 @@
+"""Two evaluations of the same questions, question by question: what changed, how surely, and where.
+
+It takes reports as `rag.evaluation.report` makes them; nothing is asked again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rag.errors import BadInput
+from rag.evaluation.intervals import difference_of
+from rag.evaluation.rankings import RECALL_METRIC, TOP
+from rag.evaluation.report import FORMAT
+from rag.json_lines import read_rows
+
+Report = Mapping[str, Any]
+Row = Mapping[str, Any]
+
+
+def read_reports(path: Path) -> list[Report]:
+    """The reports in a file: one JSON object, or one a line. Raises BadInput."""
+    if not path.is_file():
+        raise BadInput(f"{path} does not exist: write it with `python -m rag evaluate SET --json > {path.name}`")
+    try:
+        reports = [json.loads(path.read_text(encoding="utf-8"))]
+    except ValueError:
+        reports = [row for _, row in read_rows(path)]
+    for report in reports:
+        if not isinstance(report, dict) or report.get("format") != FORMAT or "questions" not in report:
+            raise BadInput(f"{path} holds no report of this version: write it with `python -m rag evaluate SET --json`")
+    return reports
+
+
+def pairs_of(reports: Sequence[Report]) -> list[tuple[Report, Report]]:
+    """The two reports of each set, in order. Raises BadInput where a set has more than two, or none has two."""
+    by_set: dict[str, list[Report]] = {}
+    for report in reports:
+        by_set.setdefault(report["set"], []).append(report)
+    for name, own in by_set.items():
+        if len(own) > 2:
+            raise BadInput(f"there are {len(own)} reports of set {name!r}: name files that hold two")
+    pairs = [(own[0], own[1]) for own in by_set.values() if len(own) == 2]
+    if not pairs:
+        names = ", ".join(repr(name) for name in by_set) or "none"
+        raise BadInput(f"no set has two reports to compare (sets: {names}): name two files of one set")
+    return pairs
+
+
+def comparison(first: Report, second: Report) -> dict[str, Any]:
+    """The second report against the first, over the questions that are in both; differences are second minus first.
+
+    Raises BadInput if they share no question.
+    """
+    rows = {_key(row): row for row in second["questions"]}
+    both = [(row, rows[_key(row)]) for row in first["questions"] if _key(row) in rows]
+    if not both:
+        raise BadInput(f"the two reports of {first['set']!r} have no question in common")
+    answerable = [(a, b) for a, b in both if a["group"] is None]
+    others = [(a, b) for a, b in both if a["group"] is not None]
+    value: dict[str, Any] = {
+        "set": first["set"],
+        "first": {key: first[key] for key in ("engines", "floor", "depth", "answers")},
+        "second": {key: second[key] for key in ("engines", "floor", "depth", "answers")},
+        "n": len(both),
+        "only_first": len(first["questions"]) - len(both),
+        "only_second": len(second["questions"]) - len(both),
+    }
+    for side in ("before", "after"):
+        names = [name for name in answerable[0][0][side] if name in answerable[0][1][side]] if answerable else []
+        if side == "after":
+            names = [name for name in names if name != RECALL_METRIC]
+        value[side] = {
+            name: _paired(answerable, lambda row, name=name, side=side: float(row[side][name]))  # type: ignore[misc]  # the defaults bind the loop's values
+            for name in names
+        }
+    value["refused"] = {
+        "answerable": _paired(answerable, lambda row: float(row["refused"])),
+        "unanswerable": _paired(others, lambda row: float(row["refused"])),
+    }
+    value["flipped"] = {
+        "into_top": _flips(answerable, lambda a, b: not _in_top(a) and _in_top(b)),
+        "out_of_top": _flips(answerable, lambda a, b: _in_top(a) and not _in_top(b)),
+        "now_answered": _flips(both, lambda a, b: a["refused"] and not b["refused"]),
+        "now_refused": _flips(both, lambda a, b: not a["refused"] and b["refused"]),
+    }
+    return value
+
+
+def _key(row: Row) -> tuple[str, str, str]:
+    return row["set"], row["group"] or "", row["id"]
+
+
+def _paired(pairs: Sequence[tuple[Row, Row]], figure: Callable[[Row], float]) -> dict[str, Any]:
+    first, second = [figure(a) for a, _ in pairs], [figure(b) for _, b in pairs]
+    return {
+        "first": sum(first) / len(first) if first else None,
+        "second": sum(second) / len(second) if second else None,
+        "difference": asdict(difference_of(first, second)),
+    }
+
+
+def _flips(pairs: Sequence[tuple[Row, Row]], flipped: Callable[[Row, Row], bool]) -> list[dict[str, Any]]:
+    return [
+        {
+            **{key: a[key] for key in ("id", "set", "group", "text")},
+            "ranks": [_best_rank(a), _best_rank(b)],
+            "best_scores": [a["best_score"], b["best_score"]],
+        }
+        for a, b in pairs
+        if flipped(a, b)
+    ]
+
+
+def _best_rank(row: Row) -> int | None:
+    """The best rank after rerank of a relevant item."""
+    return min((ranks["after"] for ranks in row["gold"].values() if ranks["after"]), default=None)
+
+
+def _in_top(row: Row) -> bool:
+    return (_best_rank(row) or TOP + 1) <= TOP
