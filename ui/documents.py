@@ -71,8 +71,8 @@ def too_many(n_files: int, settings: Settings) -> str | None:
 
 def _document_list(workspace: Workspace) -> None:
     stored = workspace.engines.index.documents()
-    title, button = st.columns([3, 1], vertical_alignment="bottom")
-    title.subheader("In the collection", anchor=False)
+    head = st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom")
+    head.subheader("In the collection", anchor=False, width="content")
     if not stored:
         st.caption("Nothing yet.")
         return
@@ -97,7 +97,7 @@ def _document_list(workspace: Workspace) -> None:
     rows: list[int] = selection["selection"]["rows"]
     chosen = [stored[row] for row in rows if row < len(stored)]
     if chosen:
-        if button.button(f"Delete {count(len(chosen), 'document')} …", icon=":material/delete:", width="stretch"):
+        if head.button(f"Delete {count(len(chosen), 'document')} …", icon=":material/delete:"):
             _confirm_delete(chosen, workspace)
     else:
         st.caption("Select rows at their left edge to delete documents.")

@@ -85,10 +85,10 @@ def _live_queue(workspace: Workspace) -> None:
 def _queue(workspace: Workspace) -> None:
     jobs = workspace.queue.jobs()
     finished = [job for job in jobs if job.state in ENDED]
-    title, clear = st.columns([3, 1], vertical_alignment="bottom")
-    title.subheader("Being added" if len(finished) < len(jobs) else "Added in this run", anchor=False)
+    head = st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom")
+    head.subheader("Being added" if len(finished) < len(jobs) else "Added in this run", anchor=False, width="content")
     if finished:
-        clear.button("Clear finished", key="clear_finished", type="tertiary", on_click=workspace.queue.clear_finished)
+        head.button("Clear finished", key="clear_finished", type="tertiary", on_click=workspace.queue.clear_finished)
 
     active = [job for job in jobs if job.state == "running"] + [job for job in jobs if job.state == "waiting"]
     for job in active[:WAITING_SHOWN]:
@@ -144,7 +144,7 @@ def _state(job: JobView) -> tuple[str, str]:
         case "running":
             return "running", sentence_html(f"{_stage_text(job)}, {duration(job.seconds)} so far")
         case "failed":
-            return "failed", sentence_html(job.error or "")
+            return "failed", as_html(job.error or "")
         case "cancelled":
             return "cancelled", "nothing of it was kept"
         case "done" if outcome is None:
@@ -157,10 +157,10 @@ def _outcome_html(job: JobView) -> str:
     outcome = job.outcome
     assert outcome is not None
     if outcome.status == "refused":
-        reason = (outcome.reason or "").replace("_", " ")
-        return f"<b>{as_html(reason)}</b>: {sentence_html(outcome.message)}"
+        reason = (outcome.reason or "refused").replace("_", " ").replace("pdf", "PDF")
+        return f"<b>{as_html(reason)}</b>: {as_html(outcome.message)}"
     if outcome.status == "unchanged":
-        return sentence_html(outcome.message)
+        return as_html(outcome.message)
     parts = [f"{count(outcome.pages, 'page')}, {count(outcome.chunks, 'chunk')} in {duration(outcome.seconds)}"]
     if outcome.status == "replaced":
         parts.append("in place of the earlier version")

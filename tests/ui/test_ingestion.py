@@ -32,11 +32,11 @@ NASTY = '<img src=x onerror=alert(1)> & "Ümläut" \u202egnp.pdf'
         ),
         (
             JobView("1", "a.pdf", "done", outcome=FileOutcome("a.pdf", "refused", "needs_password", "it is locked")),
-            ["refused", "<b>needs password</b>: It is locked."],
+            ["refused", "<b>needs password</b>: it is locked"],
         ),
         (
             JobView("1", "a.pdf", "failed", error="the disk is full: free some"),
-            ["failed", "The disk is full: free some."],
+            ["failed", "the disk is full: free some"],
         ),
         (JobView("1", "a.pdf", "cancelled"), ["cancelled", "nothing of it was kept"]),
     ],
