@@ -10,12 +10,13 @@ from ui.problems import problems_shown
 from ui.sidebar import show_sidebar
 from ui.workspace import open_workspace
 
+UI = Path(__file__).parent / "ui"
+
 for name in ("rag", "ingest", "ui"):
     logging.getLogger(name).setLevel(logging.INFO)
 logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
-st.set_page_config("Rank37", page_icon=":material/swap_vert:", layout="wide")
-UI = Path(__file__).parent / "ui"
+st.set_page_config("Rank37", page_icon=UI / "icon.svg", layout="wide")
 st.logo(UI / "logo.svg", size="large")
 st.html(UI / "style.css")
 

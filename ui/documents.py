@@ -71,8 +71,7 @@ def too_many(n_files: int, settings: Settings) -> str | None:
 
 def _document_list(workspace: Workspace) -> None:
     stored = workspace.engines.index.documents()
-    head = st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom")
-    head.subheader("In the collection", anchor=False, width="content")
+    st.subheader("In the collection", anchor=False)
     if not stored:
         st.caption("Nothing yet.")
         return
@@ -97,7 +96,7 @@ def _document_list(workspace: Workspace) -> None:
     rows: list[int] = selection["selection"]["rows"]
     chosen = [stored[row] for row in rows if row < len(stored)]
     if chosen:
-        if head.button(f"Delete {count(len(chosen), 'document')} …", icon=":material/delete:"):
+        if st.button(f"Delete {count(len(chosen), 'document')} …", icon=":material/delete:"):
             _confirm_delete(chosen, workspace)
     else:
         st.caption("Select rows at their left edge to delete documents.")
@@ -130,7 +129,9 @@ def _confirm_delete(chosen: Sequence[StoredDocument], workspace: Workspace) -> N
         st.markdown(f"- **{as_markdown(item.document.title)}** ({as_markdown(item.document.source)})")
     if len(chosen) > NAMES_IN_QUESTION:
         st.caption(f"and {len(chosen) - NAMES_IN_QUESTION} more")
-    st.caption("Its passages and the copy of the file are removed. The file you uploaded it from stays where it is.")
+    st.caption(
+        "The passages and Rank37’s copy of each file are removed. The files that you uploaded stay where they are."
+    )
     keep, delete = st.columns(2)
     if keep.button("Keep", width="stretch"):
         st.rerun()

@@ -85,6 +85,7 @@ def _live_queue(workspace: Workspace) -> None:
 def _queue(workspace: Workspace) -> None:
     jobs = workspace.queue.jobs()
     finished = [job for job in jobs if job.state in ENDED]
+    st.space("small")
     head = st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom")
     head.subheader("Being added" if len(finished) < len(jobs) else "Added in this run", anchor=False, width="content")
     if finished:

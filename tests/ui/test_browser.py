@@ -167,6 +167,36 @@ def test_narrow_and_dark_screens_hold_the_ranking(fresh_app: str, chrome: Browse
     take(page, "7-narrow-dark")
 
 
+def test_a_document_is_deleted_after_a_question(fresh_app: str, chrome: Browser) -> None:
+    page = open_page(chrome, f"{fresh_app}/documents")
+    expect(page.get_by_role("heading", name="Being added")).to_have_count(0, timeout=INGEST_MS)
+    table = page.get_by_test_id("stDataFrame")
+    table.scroll_into_view_if_needed()
+    counted = re.search(r"(\d+) documents", page.locator(".r37-facts").inner_text())
+    assert counted is not None
+    delete = page.get_by_role("button", name="Delete 1 document")
+    table.click(position={"x": 16, "y": 52})  # the tick box of the first row; the table is drawn on a canvas
+    delete.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text(".pdf")
+    dialog.get_by_role("button", name="Delete").click()
+    expect(dialog).to_have_count(0)
+    expect(page.locator(".r37-facts")).to_contain_text(f"{int(counted[1]) - 1} documents")
+
+
+def test_pages_ask_nothing_of_other_hosts(fresh_app: str, chrome: Browser) -> None:
+    context = chrome.new_context()
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(fresh_app)
+    expect(page.get_by_test_id("stChatInputTextArea")).to_be_visible(timeout=60_000)
+    open_documents(page)
+    expect(page.get_by_test_id("stDataFrame")).to_be_visible(timeout=INGEST_MS)
+    assert asked
+    assert [url for url in asked if not url.startswith((fresh_app, "data:", "blob:"))] == []
+
+
 def test_llm_writes_a_checked_answer_then_fails(tmp_path: Path, chrome: Browser, lantern_pdf: bytes) -> None:
     settings = Settings(data_dir=tmp_path / "data")
     mark_samples_done(settings.collection_dir)
