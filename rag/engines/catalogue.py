@@ -216,7 +216,7 @@ def reranker_states(settings: Settings) -> list[RerankerState]:
     named = settings.reranker or ""
 
     def row(setting: str, what: str, state: Readiness, remedy: str, data: str = _STAYS) -> RerankerState:
-        kind = setting.partition(":")[0]
+        kind = setting.partition(":")[0].removesuffix("[")
         is_named = named == setting or (kind in _OPENERS and named.partition(":")[0] == kind)
         return RerankerState(setting, what, state, remedy if state != "ready" else "", data, is_named)
 

@@ -215,7 +215,8 @@ class ColBERTReranker:
             return []
         started = time.monotonic()
         vectors = self._encoder.encode_query(query)
-        sums = self._store.max_sim(vectors, passages) if self._store and len(vectors) else {}
+        store = self._store if len(vectors) else None
+        sums = store.max_sim(vectors, passages) if store else {}
         missing = [passage for passage in passages if passage.id not in sums]
         n_stored = len(passages) - len(missing)
         if progress and n_stored:
@@ -226,8 +227,10 @@ class ColBERTReranker:
                 progress=(lambda done, _: progress(n_stored + done, len(passages))) if progress else None,
             )
             sums |= {passage.id: max_sim(vectors, matrix) for passage, matrix in zip(missing, encoded, strict=True)}
-            if self._store:
-                self._store.write(missing, encoded)
+            if store:
+                store.write(missing, encoded)
+                # Its arithmetic differs from ours in the last digits: of two equal passages both go the same way.
+                sums |= store.max_sim(vectors, missing)
         self._pace.add(time.monotonic() - started, len(passages))
         # A question of nothing but punctuation has no vectors: everything ties, and recall's order stays.
         n_vectors = max(len(vectors), 1)

@@ -52,5 +52,6 @@ class FallbackReranker:
         return [replace(relevance, scored_by=stand_in) for relevance in relevances]
 
     def estimate_seconds(self, n_passages: int) -> float | None:
-        """The first's."""
-        return self._first.estimate_seconds(n_passages)
+        """The first's, or the second's where the first knows nothing yet."""
+        first = self._first.estimate_seconds(n_passages)
+        return self._second.estimate_seconds(n_passages) if first is None else first

@@ -60,7 +60,7 @@ class TokenStore(Protocol):
         ...
 
     def write(self, passages: Sequence[Passage], vectors: Sequence[TokenVectors]) -> None:
-        """Store vectors, replacing those of the same passage id."""
+        """Store vectors, replacing those of the same passage id. A passage without any is passed over."""
         ...
 
     def delete(self, passage_ids: Sequence[str]) -> None:
@@ -105,14 +105,12 @@ class EdgeTokenStore:
 
     def write(self, passages: Sequence[Passage], vectors: Sequence[TokenVectors]) -> None:
         """As in `TokenStore`."""
-        for start in range(0, len(passages), BATCH_POINTS):
+        for batch in _batches(passages, vectors):
             points = [
                 edge.Point(
                     id=_point_id(passage.id), vector={TOKENS: matrix.tolist()}, payload={"text": _text_hash(passage)}
                 )
-                for passage, matrix in zip(
-                    passages[start : start + BATCH_POINTS], vectors[start : start + BATCH_POINTS], strict=True
-                )
+                for passage, matrix in batch
             ]
             with self._translated():
                 self._shard.update(edge.UpdateOperation.upsert_points(points))
@@ -245,14 +243,12 @@ class ServerTokenStore:
 
     def write(self, passages: Sequence[Passage], vectors: Sequence[TokenVectors]) -> None:
         """As in `TokenStore`."""
-        for start in range(0, len(passages), BATCH_POINTS):
+        for batch in _batches(passages, vectors):
             points = [
                 models.PointStruct(
                     id=_point_id(passage.id), vector={TOKENS: matrix.tolist()}, payload={"text": _text_hash(passage)}
                 )
-                for passage, matrix in zip(
-                    passages[start : start + BATCH_POINTS], vectors[start : start + BATCH_POINTS], strict=True
-                )
+                for passage, matrix in batch
             ]
             with self._answered():
                 self._client.upsert(self._collection, points, wait=True)
@@ -318,6 +314,15 @@ def max_sim(query: TokenVectors, passage: TokenVectors) -> float:
     1.5
     """
     return float((query @ passage.T).max(axis=1).sum()) if query.size and passage.size else 0.0
+
+
+def _batches(
+    passages: Sequence[Passage], vectors: Sequence[TokenVectors]
+) -> Iterator[list[tuple[Passage, TokenVectors]]]:
+    """What can be stored, a write's worth at a time."""
+    filled = [(passage, matrix) for passage, matrix in zip(passages, vectors, strict=True) if len(matrix)]
+    for start in range(0, len(filled), BATCH_POINTS):
+        yield filled[start : start + BATCH_POINTS]
 
 
 def _is_engine_error(error: BaseException) -> bool:

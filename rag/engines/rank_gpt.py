@@ -17,6 +17,7 @@ from dataclasses import replace
 from itertools import islice
 
 from rag.engines.rerank_http import Pace
+from rag.engines.token_counter import well_formed
 from rag.errors import BadInput, LLMError, RerankerUnavailable
 from rag.ports import LLM, Progress
 from rag.types import EngineInfo, Message, Passage, Relevance
@@ -208,7 +209,7 @@ def read_permutation(reply: str, n_passages: int) -> list[int] | None:
 
 
 def _quoted(text: str, most_words: int) -> str:
-    text = _BRACKETED.sub(r"(\1)", text).translate({ord("<"): "‹", ord(">"): "›"}).strip()
+    text = _BRACKETED.sub(r"(\1)", well_formed(text)).translate({ord("<"): "‹", ord(">"): "›"}).strip()
     # Not split and joined: the rows of a table are lines.
     last = next(islice(_WORD.finditer(text), most_words - 1, None), None)
     return text[: last.end()] if last else text
