@@ -64,10 +64,10 @@ class _Quotable:
 
 
 def quote_answer(query: str, kept: Sequence[RankedChunk], scorer: Reranker) -> Answer:
-    """Quote one to three sentences of the kept passages, one a list item, in order of passage and position.
+    """Quote one to three sentences of the kept passages, one a list item.
 
-    The sentence with the best score is always there; others are if they come near its score and say
-    something else. A scorer without scores gets its best one quoted alone.
+    The sentence with the best score comes first; others follow, in order of passage and position, if they come near
+    its score and say something else. A scorer without scores gets its best one quoted alone.
 
     Args:
         query: The standalone question.
@@ -83,7 +83,7 @@ def quote_answer(query: str, kept: Sequence[RankedChunk], scorer: Reranker) -> A
         Passage(f"{kept[each.number - 1].chunk.id}:{each.start}", f"{each.context}\n{each.text}") for each in candidates
     ]
     chosen = _chosen(candidates, scorer.score(query, passages), kept) if candidates else [_opening(kept[0])]
-    chosen.sort(key=lambda each: (each.number, each.start))
+    chosen[1:] = sorted(chosen[1:], key=lambda each: (each.number, each.start))
     citations = tuple(
         Citation(each.number, chunk, each.text, chunk.page_at(each.start))
         for each in chosen
