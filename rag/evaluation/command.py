@@ -222,13 +222,14 @@ def _min_relevance(texts: Sequence[str], names: Sequence[str]) -> dict[str, int]
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from rag.evaluation.compare import comparison, pairs_of, read_reports
+    from rag.evaluation.compare import comparison, pairs_of, pairs_within, read_reports
     from rag.evaluation.tables import comparison_tables
 
     if len(options.files) > 2:
         raise BadInput(f"{len(options.files)} files were named: compare takes two, or one that holds two reports")
-    reports = [report for path in options.files for report in read_reports(path)]
-    values = [comparison(first, second) for first, second in pairs_of(reports)]
+    files = [read_reports(path) for path in options.files]
+    pairs = pairs_of(*files) if len(files) == 2 else pairs_within(files[0])
+    values = [comparison(first, second) for first, second in pairs]
     if options.json:
         for value in values:
             print(json.dumps(value, ensure_ascii=False))

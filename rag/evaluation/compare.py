@@ -35,19 +35,40 @@ def read_reports(path: Path) -> list[Report]:
     return reports
 
 
-def pairs_of(reports: Sequence[Report]) -> list[tuple[Report, Report]]:
-    """The two reports of each set, in order. Raises BadInput where a set has more than two, or none has two."""
+def pairs_of(first: Sequence[Report], second: Sequence[Report]) -> list[tuple[Report, Report]]:
+    """The reports to compare, set by set: of a set with one report in each, those; else those of the same reranker.
+
+    Raises BadInput where there is nothing to compare.
+    """
+    pairs = []
+    for report in first:
+        others = [other for other in second if other["set"] == report["set"]]
+        if len(others) > 1 or sum(other["set"] == report["set"] for other in first) > 1:
+            others = [other for other in others if reranker_name(other) == reranker_name(report)]
+        pairs += [(report, other) for other in others[:1]]
+    if not pairs:
+        raise BadInput(f"nothing to compare: {_listed(first)} in the first, {_listed(second)} in the second")
+    return pairs
+
+
+def pairs_within(reports: Sequence[Report]) -> list[tuple[Report, Report]]:
+    """The two reports of each set in one file, in order. Raises BadInput where a set has not two."""
     by_set: dict[str, list[Report]] = {}
     for report in reports:
         by_set.setdefault(report["set"], []).append(report)
-    for name, own in by_set.items():
-        if len(own) > 2:
-            raise BadInput(f"there are {len(own)} reports of set {name!r}: name files that hold two")
-    pairs = [(own[0], own[1]) for own in by_set.values() if len(own) == 2]
-    if not pairs:
-        names = ", ".join(repr(name) for name in by_set) or "none"
-        raise BadInput(f"no set has two reports to compare (sets: {names}): name two files of one set")
-    return pairs
+    if any(len(own) != 2 for own in by_set.values()):
+        raise BadInput(f"a single file needs two reports of each set; it has {_listed(reports)}")
+    return [(own[0], own[1]) for own in by_set.values()]
+
+
+def reranker_name(report: Report) -> str:
+    """The reranker of a report, by name; a folder by its last part."""
+    names = [info["name"] for info in report["engines"] if info["role"] == "reranker"]
+    return " / ".join(name.rstrip("/").rsplit("/", 1)[-1] if name.startswith("/") else name for name in names)
+
+
+def _listed(reports: Sequence[Report]) -> str:
+    return ", ".join(f"{report['set']} by {reranker_name(report)}" for report in reports) or "no report"
 
 
 def comparison(first: Report, second: Report) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def question_rows(asked: Sequence[Asked], *, pages: bool) -> list[dict[str, Any]
                 "gold": {item: {"before": old, "after": new} for item, (old, new) in ranks.items()},
                 "best_score": row.best_score,
                 "top": [
-                    {"items": place.items, "score": place.score, "relevant": row.is_relevant(place.items)}
+                    {"items": list(place.items), "score": place.score, "relevant": row.is_relevant(place.items)}
                     for place in row.after[:TOP]
                 ],
                 "n_kept": len(row.kept),

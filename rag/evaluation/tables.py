@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from rag.evaluation.compare import reranker_name
 from rag.evaluation.intervals import CONFIDENCE
 from rag.evaluation.rankings import RECALL_METRIC, TOP
 from rag.evaluation.report import STAGES
@@ -253,12 +254,6 @@ def comparison_tables(value: Mapping[str, Any]) -> list[Table]:
                 )
             )
     return tables
-
-
-def reranker_name(report: Mapping[str, Any]) -> str:
-    """The reranker of a report, by name; a folder by its last part."""
-    names = [info["name"] for info in report["engines"] if info["role"] == "reranker"]
-    return " / ".join(name.rstrip("/").rsplit("/", 1)[-1] if name.startswith("/") else name for name in names)
 
 
 def _revision(report: Mapping[str, Any]) -> str:
