@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -93,6 +94,8 @@ def train(
     try:
         before = evaluator(model)
         trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints) if resume else None)
+        # Without what the trainer wrapped it in: autocast would measure another number format than is saved.
+        model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         after = evaluator(model)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _too_little_memory(plan) from error
@@ -316,7 +319,10 @@ def _set_trainable(model: CrossEncoder, plan: TrainingPlan) -> None:
         config = LoraConfig(
             task_type=TaskType.SEQ_CLS, r=plan.lora_rank, lora_alpha=2 * plan.lora_rank, target_modules="all-linear"
         )
-        transformer.model = get_peft_model(encoder, config)
+        with warnings.catch_warnings():
+            # peft still asks for what transformers has renamed: https://github.com/huggingface/peft
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            transformer.model = get_peft_model(encoder, config)
         return
     body = encoder.base_model
     frozen: list[nn.Module] = []
