@@ -39,7 +39,9 @@ def print_result(result: Result, console: Console) -> None:
 def print_ranking(trace: Trace, console: Console) -> None:
     """The first rows after reranking, each with its rank before, and a line for what else there is."""
     if trace.ranked:
-        table = Table(title=f"Reranked {len(trace.ranked)} of recall, floor {trace.floor:.2f}", title_justify="left")
+        title = f"Reranked {len(trace.ranked)} of recall, floor {trace.floor:.2f}"
+        # Expanded: else the columns that do not wrap share the lack of room, and numbers vanish.
+        table = Table(title=title, title_justify="left", expand=True)
         for name in ("rank", "was", "moved", "score", ""):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("passage", ratio=1, no_wrap=True, overflow="ellipsis")
