@@ -107,6 +107,7 @@ def _evaluate(options: argparse.Namespace, *, ingest_pdfs: IngestPdfs) -> int:
     from rag.wiring import open_embedder
 
     settings = load_settings(data_dir=options.data_dir)
+    engines = engine_names(options.engines)
     relevance = _min_relevance(options.min_relevance, [set_name(folder) for folder in options.sets])
     sets = [read_set(folder, min_relevance=relevance.get(set_name(folder), 1)) for folder in options.sets]
     sets = [pooled(sets)] if options.pool else sets
@@ -115,7 +116,7 @@ def _evaluate(options: argparse.Namespace, *, ingest_pdfs: IngestPdfs) -> int:
     reports = []
     with _progress(options.progress) as show:
         for labelled in sets:
-            for engine in engine_names(options.engines):
+            for engine in engines:
                 answers = labelled.pdfs is not None if options.answers is None else options.answers
                 chosen = _settings_for(settings, engine, labelled, embedder)
                 value = evaluate_set(

@@ -283,7 +283,7 @@ def _notes(report: Mapping[str, Any]) -> list[str]:
 
 def _of_passages(report: Mapping[str, Any]) -> str:
     passages = f" over {report['n_passages']} passages" if report["n_passages"] else ""
-    return f"{passages}, {report['depth']} reranked by {reranker_name(report)}"
+    return f"{passages}, the first {report['depth']} reranked by {reranker_name(report)}"
 
 
 def with_interval(estimate: Mapping[str, Any] | None) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -118,8 +119,88 @@ def test_evaluate_ingests_the_set_and_counts(tmp_path: Path) -> None:
         {"_id": "2", "text": "Who won the football world cup in 1954?", "answers": [], "evidence": []},
     ]  # fmt: skip
     (tmp_path / "set" / "questions.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    done = run("rag", "evaluate", str(tmp_path / "set"), "--json", data_dir=tmp_path / "data")
+    done = run("rag", "evaluate", str(tmp_path / "set"), "--json", "--progress", data_dir=tmp_path / "data")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert report["answerable"] | {"n": 1, "gold_recalled": 1, "gold_in_top_5_after": 1} == report["answerable"]
-    assert report["unanswerable"] == {"n": 1, "answered": 0, "refused": 1}
+    assert report["set"] == "set"
+    assert report["n"] == 1
+    assert report["before"]["R@100"] == {"mean": 1, "low": 1, "high": 1}
+    assert report["after"]["nDCG@10"]["mean"] == report["page_hit@5"]["mean"] == 1
+    assert report["answer_in_text"]["count"] == 1, "a set of PDFs is asked the whole way"
+    assert report["refusals"]["unanswerable"] | {"count": 1, "of": 1} == report["refusals"]["unanswerable"]
+    assert {"embed", "recall", "rerank", "answer", "total"} <= set(report["timings_ms"])
+    assert "2 of 2" in done.stderr, "progress goes to stderr"
+
+
+@pytest.fixture
+def labelled_passages(tmp_path: Path) -> Path:
+    """A set in BEIR's layout."""
+    folder = tmp_path / "contracts"
+    folder.mkdir()
+    texts = [TEXT, "Premiums are due on the first day of each month.", "The waiting period for dental care is 30 days."]
+    files = {
+        "corpus": [{"_id": f"d{number}", "title": "", "text": text} for number, text in enumerate(texts)],
+        "queries": [
+            {"_id": "q1", "text": "Waiting period for critical illness?"},
+            {"_id": "q2", "text": "When are premiums due?"},
+        ],
+        "unanswerable": [{"_id": "u1", "text": "Who won the football world cup in 1954?"}],
+    }
+    for name, rows in files.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td0\t1\nq2\td1\t1\n", encoding="utf-8")
+    return folder
+
+
+def test_evaluate_side_by_side_then_compare(
+    labelled_passages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data-dir", str(tmp_path / "data")]
+    assert main(["evaluate", str(labelled_passages), *data, "--engines", "none,embedded", "--json"]) == 0
+    printed = capsys.readouterr().out
+    recalled, reranked = (json.loads(line) for line in printed.splitlines())
+    assert recalled["n"] == reranked["n"] == 2
+    assert recalled["before"] == recalled["after"] == reranked["before"]
+    assert reranked["after"]["RR@10"]["mean"] == 1
+    assert {info["role"] for info in reranked["engines"]} == {"embedder", "index", "reranker"}, (
+        "no answer was asked for"
+    )
+
+    both = tmp_path / "both.json"
+    both.write_text(printed, encoding="utf-8")
+    assert main(["compare", str(both), "--json"]) == 0
+    compared = json.loads(capsys.readouterr().out)
+    change = reranked["after"]["nDCG@10"]["mean"] - recalled["after"]["nDCG@10"]["mean"]
+    assert compared["after"]["nDCG@10"]["difference"]["mean"] == pytest.approx(change)
+    assert main(["compare", str(both), "--markdown"]) == 0
+    assert "**contracts: 3 questions asked of both**" in capsys.readouterr().out
+
+    other = shutil.copytree(labelled_passages, tmp_path / "others")
+    sets = [str(labelled_passages), str(other)]
+    assert main(["evaluate", *sets, *data, "--pool", "--engines", "embedded", "--limit", "1", "--markdown"]) == 0
+    printed = capsys.readouterr().out
+    assert "**contracts+others: 2 questions over 6 passages, the first 100 reranked by" in printed
+    assert "| others | 1 |" in printed
+    assert "| mean of the sets | 2 |" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--min-relevance", "other=2"], "SET being one of contracts"),
+        (["--min-relevance", "2"], "relevance 2 or more"),
+        (["--engines", ","], "empty name"),
+    ],
+)
+def test_evaluate_names_a_bad_argument(
+    labelled_passages: Path, tmp_path: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(labelled_passages), "--data-dir", str(tmp_path / "data"), *arguments]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_compare_takes_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "a.json", "b.json", "c.json"]) == 2
+    assert "3 files were named" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 2
+    assert "python -m rag evaluate" in capsys.readouterr().err
