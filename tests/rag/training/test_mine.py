@@ -54,7 +54,7 @@ def test_a_near_duplicate_and_a_passage_around_the_gold_words_are_left_out(pool:
 
 
 def test_a_passage_with_the_answer_is_left_out(pool: Pool) -> None:
-    other = "Critical Illness Cover\nA claim must be reported within 30 days of the diagnosis, with the specialist's letter."
+    other = f"{TITLE}\n{PAGES[('critical-illness', TITLE)][2]}"
     assert other in negatives(QUESTION, pool)
     assert other not in negatives(replace(QUESTION, answers=("30 days",)), pool)
     assert other in negatives(replace(QUESTION, answers=("0 days",)), pool)  # only whole words count

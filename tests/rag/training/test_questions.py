@@ -33,8 +33,8 @@ def texts(passages) -> list[str]:
 
 
 def test_evidence_is_the_chunk_of_its_page_that_holds_the_quote(tmp_path: Path, index: EdgeIndex) -> None:
-    [row] = rows(tmp_path, {"text": "How long?", "answers": ["180 days"],
-                            "evidence": [evidence("critical-illness", 1, "critical illness is\n180  days")]})  # fmt: skip
+    quote = evidence("critical-illness", 1, "critical illness is\n180  days")
+    [row] = rows(tmp_path, {"text": "How long?", "answers": ["180 days"], "evidence": [quote]})
     [question] = resolve([row], index, Unresolved())
     assert texts(question.positives) == [WAITING]
     assert question.positives[0].whole == f"Critical Illness Cover\n{WAITING}"
