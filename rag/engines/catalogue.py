@@ -6,6 +6,7 @@ Which of them is in use, and what stands in for it, is `rag.wiring`'s choice.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -37,7 +38,7 @@ COLBERT_MODEL = "lightonai/GTE-ModernColBERT-v1"
 """The ColBERT model that the list names; any other works too."""
 
 CONNECT_LIMIT_S = 3.0
-"""Longest wait for a rerank service where a list only wants to say whether it answers."""
+"""Longest wait for a rerank service at the start and for the list, where it only has to say who it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,9 @@ def _open_service(_rest: str, around: Surroundings) -> _Opened:
         scale=settings.rerank_scale,
         timeout_s=settings.rerank_timeout_s,
     )
+    # What was remembered is found by the model's name. A service that is down now may be up at the first question.
+    with suppress(RerankerUnavailable):
+        service.connect(within_s=CONNECT_LIMIT_S)
     return _Opened(around.cached(service, scope=f"{service.address} {settings.rerank_scale}"))
 
 
@@ -280,12 +284,11 @@ def _service_row(settings: Settings) -> tuple[str, Readiness, str, str]:
             key=settings.rerank_key,
             model=settings.rerank_model,
             scale=settings.rerank_scale,
-            timeout_s=min(settings.rerank_timeout_s, CONNECT_LIMIT_S),
         )
     except BadInput as error:
         return what, "needs service", str(error), "goes to the service"
     try:
-        service.connect()
+        service.connect(within_s=CONNECT_LIMIT_S)
     except RerankerUnavailable as error:
         return what, "needs service", str(error), _goes_to(service.address)
     finally:

@@ -97,9 +97,9 @@ class RerankConnection:
             trust_env=bool(self.remote_host),
         )
 
-    def deadline(self) -> float:
-        """When what begins now has to be done, in seconds of `time.monotonic`."""
-        return time.monotonic() + self.timeout_s
+    def deadline(self, within_s: float | None = None) -> float:
+        """When what begins now has to be done, in seconds of `time.monotonic`; None: the time limit from now."""
+        return time.monotonic() + (self.timeout_s if within_s is None else within_s)
 
     def get(self, url: str, deadline: float) -> Any | None:
         """The JSON behind an address; None where there is none (404, 405, or no JSON). See `post`."""
@@ -158,7 +158,7 @@ class RerankConnection:
             try:
                 status, headers, reply = self._once(method, url, body, deadline)
             except httpx.TimeoutException as error:
-                failure = f"didn't answer in time (RANK37_RERANK_TIMEOUT_S = {self.timeout_s:g})"
+                failure = f"didn't answer in time (RANK37_RERANK_TIMEOUT_S = {self.timeout_s:g} at most)"
                 cause = error
             except httpx.DecodingError:
                 raise self.nonsense("its reply can't be decompressed") from None

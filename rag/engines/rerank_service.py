@@ -113,13 +113,16 @@ class ServiceReranker:
         """The service's address, without any secret."""
         return self._connection.url
 
-    def connect(self) -> None:
+    def connect(self, *, within_s: float | None = None) -> None:
         """Find out what answers, so that `info` names it. The first `score` does so too.
+
+        Args:
+            within_s: Longest wait; None: as long as for a `score`.
 
         Raises:
             RerankerUnavailable: Nothing does, or nothing that is a reranker.
         """
-        self._found(self._connection.deadline())
+        self._found(self._connection.deadline(within_s))
 
     def score(self, query: str, passages: Sequence[Passage], *, progress: Progress | None = None) -> list[Relevance]:
         """One `Relevance` a passage, in input order.

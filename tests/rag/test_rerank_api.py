@@ -134,7 +134,7 @@ def test_a_date_in_retry_after_is_understood(server: RerankServer) -> None:
 def test_the_time_limit_holds_for_a_server_that_never_finishes(server: RerankServer, mode: Mode) -> None:
     server.mode = mode
     started = time.monotonic()
-    with pytest.raises(RerankerUnavailable, match=r"didn't answer in time \(RANK37_RERANK_TIMEOUT_S = 0.5\)"):
+    with pytest.raises(RerankerUnavailable, match=r"didn't answer in time \(RANK37_RERANK_TIMEOUT_S = 0.5 at most\)"):
         client(server, timeout_s=0.5).score(QUERY, PASSAGES)
     assert time.monotonic() - started < 3
 

@@ -79,6 +79,27 @@ def test_every_kind_is_opened_by_its_setting_and_scores(
         assert sentence_scorer.score(QUERY, PASSAGES[:1])[0].score is not None
 
 
+def test_a_service_s_scores_are_remembered_from_one_start_to_the_next(
+    tmp_path: Path, services: dict[str, RerankServer]
+) -> None:
+    settings = settings_of(tmp_path, "service", rerank_url=services["tei"].url)
+    open_rerankers(settings)[0].score(QUERY, PASSAGES)
+    again, _ = open_rerankers(settings)
+    assert again.info.name == MODEL
+    services["tei"].mode = "server_error"
+    assert all(one.cached for one in again.score(QUERY, PASSAGES))
+
+
+def test_a_service_that_is_down_at_the_start_is_asked_at_the_question(
+    tmp_path: Path, services: dict[str, RerankServer]
+) -> None:
+    services["tei"].mode = "bad_request"
+    opened, _ = open_rerankers(settings_of(tmp_path, "service", rerank_url=services["tei"].url))
+    services["tei"].mode = "serves"
+    assert len(opened.score(QUERY, PASSAGES)) == len(PASSAGES)
+    assert opened.info.name == MODEL
+
+
 def test_any_folder_is_a_cross_encoder(tmp_path: Path) -> None:
     folder = save_cross_encoder(tmp_path / "tiny", "bert")
     opened, sentence_scorer = open_rerankers(settings_of(tmp_path, str(folder)))
