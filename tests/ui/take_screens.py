@@ -30,8 +30,8 @@ def main(folder: Path) -> None:
         take(page, folder / "documents.png")
 
         for name, question, scheme, width, height in (
-            ("ask", ANSWERED, "light", 1280, 1060),
-            ("ask-dark", ANSWERED, "dark", 1280, 1060),
+            ("ask", ANSWERED, "light", 1280, 1220),
+            ("ask-dark", ANSWERED, "dark", 1280, 1220),
             ("ask-narrow", ANSWERED, "light", 390, 844),
             ("refusal", REFUSED, "light", 1280, 1060),
         ):
@@ -45,7 +45,7 @@ def take(page: Page, path: Path) -> None:
     """One screenshot, once the page has come to rest."""
     page.get_by_test_id("stStatusWidget").wait_for(state="detached")
     page.mouse.move(0, 0)
-    page.wait_for_timeout(1500)  # fades and scrolling have no event to wait for
+    page.wait_for_timeout(4000)  # fades and scrolling have no event to wait for
     page.screenshot(path=path)
     print(path)
 

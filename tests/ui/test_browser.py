@@ -84,6 +84,16 @@ def take(page: Page, name: str) -> None:
     page.screenshot(path=folder / f"{name}.png")
 
 
+def see_latest_question(page: Page) -> None:
+    """The page has scrolled to the latest question, not to the end of its ranking."""
+    page.wait_for_function(
+        """() => {
+          const { top } = [...document.querySelectorAll(".r37-question")].at(-1).getBoundingClientRect();
+          return top >= 0 && top < 200;
+        }"""
+    )
+
+
 def open_documents(page: Page) -> None:
     page.get_by_test_id("stSidebarNavLink").filter(has_text="Documents").click()
     expect(page.get_by_role("heading", name="Documents", level=1)).to_be_visible()
@@ -132,6 +142,7 @@ def test_first_start_upload_ask_and_refuse(fresh_app: str, chrome: Browser, lant
     expect(twin).to_contain_text("Brambleworth Lantern")
     expect(twin).to_contain_text("now 1")
     expect(after.get_by_test_id("floor-line")).to_be_visible()
+    see_latest_question(page)
     take(page, "4-answer")
 
     message = ask(page, "What does a season ticket for the Brambleworth railway cost?")
@@ -142,6 +153,7 @@ def test_first_start_upload_ask_and_refuse(fresh_app: str, chrome: Browser, lant
     expect(message.get_by_test_id("answer")).to_have_count(0)
     expect(page.get_by_test_id("rank-summary").last).to_contain_text("none at or above 0.40")
     expect(page.get_by_text("searched as typed")).to_be_visible()
+    see_latest_question(page)
     take(page, "5-refusal")
 
 
