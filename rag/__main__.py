@@ -101,10 +101,11 @@ def _ask(options: argparse.Namespace) -> int:
                     "add some with `python -m ingest PATH...`"
                 )
             result = answer_question(options.question, engines, settings.policy)
+            files = {stored.document.id: stored.document.source for stored in engines.index.documents()}
         finally:
             engines.index.close()
     if options.json:
-        print(json.dumps(result_as_json(result), ensure_ascii=False))
+        print(json.dumps(result_as_json(result, files), ensure_ascii=False))
     else:
         print_result(result, Console())
     return 0

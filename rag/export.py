@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -16,9 +17,13 @@ REFUSAL_TEXTS = {
 """A refusal in words, by reason."""
 
 
-def result_as_json(result: Result) -> dict[str, Any]:
-    """The result as JSON values; ranks are 1-based, scores in [0, 1], candidates' scores fused recall scores."""
+def result_as_json(result: Result, files: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The result as JSON values; ranks are 1-based, scores in [0, 1], candidates' scores fused recall scores.
+
+    `files` names the file of each document id; `document` is the document's title.
+    """
     outcome, trace = result.outcome, result.trace
+    files = files or {}
     return {
         "outcome": "answer" if isinstance(outcome, Answer) else "refusal",
         "kind": outcome.kind if isinstance(outcome, Answer) else None,
@@ -29,26 +34,28 @@ def result_as_json(result: Result) -> dict[str, Any]:
             {
                 "marker": citation.marker,
                 "document": citation.chunk.title,
+                "file": files.get(citation.chunk.document_id),
                 "page": citation.page,
                 "quote": citation.quote,
                 "chunk_id": citation.chunk.id,
             }
             for citation in (outcome.citations if isinstance(outcome, Answer) else ())
         ],
-        **trace_as_json(trace),
+        **_trace_as_json(trace, files),
     }
 
 
-def trace_as_json(trace: Trace) -> dict[str, Any]:
-    """The trace as JSON values, with both full rankings."""
+def _trace_as_json(trace: Trace, files: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The trace as JSON values, with both full rankings; `files` as for `result_as_json`."""
+    files = files or {}
     return {
         "id": trace.id,
         "asked_at": trace.asked_at,
         "question": trace.question,
         "query": trace.query,
-        "candidates": [_candidate(candidate) for candidate in trace.candidates],
-        "ranked": [_ranked(ranked) for ranked in trace.ranked],
-        "kept": [_ranked(ranked) for ranked in trace.kept],
+        "candidates": [_candidate(candidate, files) for candidate in trace.candidates],
+        "ranked": [_ranked(ranked, files) for ranked in trace.ranked],
+        "kept": [_ranked(ranked, files) for ranked in trace.kept],
         "floor": trace.floor,
         "answer_limit": trace.answer_limit,
         "engines": [asdict(info) for info in trace.engines],
@@ -93,10 +100,11 @@ def pages_text(chunk: Chunk) -> str:
     return f"pages {chunk.first_page}-{chunk.last_page}"
 
 
-def _where(chunk: Chunk) -> dict[str, Any]:
+def _where(chunk: Chunk, files: Mapping[str, str]) -> dict[str, Any]:
     return {
         "document": chunk.title,
         "document_id": chunk.document_id,
+        "file": files.get(chunk.document_id),
         "pages": [span.page for span in chunk.spans],
         "chunk_id": chunk.id,
         "heading": chunk.heading,
@@ -104,11 +112,11 @@ def _where(chunk: Chunk) -> dict[str, Any]:
     }
 
 
-def _candidate(candidate: Candidate) -> dict[str, Any]:
-    return {"rank": candidate.rank, "score": candidate.score, **_where(candidate.chunk)}
+def _candidate(candidate: Candidate, files: Mapping[str, str]) -> dict[str, Any]:
+    return {"rank": candidate.rank, "score": candidate.score, **_where(candidate.chunk, files)}
 
 
-def _ranked(ranked: RankedChunk) -> dict[str, Any]:
+def _ranked(ranked: RankedChunk, files: Mapping[str, str]) -> dict[str, Any]:
     return {
         "rank": ranked.rank,
         "recall_rank": ranked.candidate.rank,
@@ -116,5 +124,5 @@ def _ranked(ranked: RankedChunk) -> dict[str, Any]:
         "logit": ranked.logit,
         "first_score": ranked.first_score,
         "cached": ranked.cached,
-        **_where(ranked.chunk),
+        **_where(ranked.chunk, files),
     }

@@ -45,6 +45,7 @@ def test_ask_json_prints_one_object_with_both_rankings(data_dir: Path) -> None:
     assert "180 days" in value["text"]
     assert value["citations"][0]["page"] == 1
     assert value["citations"][0]["document"] == "Critical illness cover"
+    assert value["citations"][0]["file"] == value["ranked"][0]["file"] == "contract.pdf"
     assert value["citations"][0]["quote"] in TEXT
     assert len(value["candidates"]) == len(value["ranked"]) > 0
     assert [engine["role"] for engine in value["engines"]] == ["embedder", "index", "reranker", "llm"]
