@@ -87,9 +87,10 @@ def report_tables(report: Mapping[str, Any]) -> list[Table]:
         (INTERVALS,),
     )
     noise, refusals = report["noise"], report["refusals"]
+    items = "passages" if report["n_passages"] else "pages"
     counts = [
-        (f"relevant passages at 6 to 100, rescued into the top {TOP}", *_counted(report["rescued"])),
-        (f"relevant passages in the top {TOP}, buried below it", *_counted(report["buried"])),
+        (f"relevant {items} at 6 to 100, rescued into the top {TOP}", *_counted(report["rescued"])),
+        (f"relevant {items} in the top {TOP}, buried below it", *_counted(report["buried"])),
         ("questions that keep a relevant passage", "", with_interval(report["kept_gold"])),
         ("noise in the first passages of recall", "", with_interval(noise["recalled"])),
         ("noise in the first passages after rerank", "", with_interval(noise["reranked"])),
@@ -100,7 +101,7 @@ def report_tables(report: Mapping[str, Any]) -> list[Table]:
     for group, refused in refusals["unanswerable_by_file"].items():
         counts.append((f"to be refused ({group}), refused", *_counted(refused)))
     if report["answer_in_text"]:
-        counts.append(("a gold answer stands in the answer", *_counted(report["answer_in_text"])))
+        counts.append(("answered: a gold answer stands in the text", *_counted(report["answer_in_text"])))
     gate = Table(
         f"{report['set']}: what reaches the answer, floor {report['floor']:.2f}",
         ("", "count", "share"),

@@ -27,7 +27,7 @@ from rag.settings import EMBEDDED, Settings
 from rag.types import Candidate, EngineInfo, Passage, QueryPolicy, Relevance
 
 ENGINES = [EngineInfo("reranker", "a-reranker", "1234567890abcdef")]
-SET = LabelledSet("contracts", (), {"contracts": ()}, None, "")
+SET = LabelledSet("contracts", (), {"contracts": (CorpusPassage("a", "", "A passage."),)}, None, "")
 FLOOR = QueryPolicy().floor
 
 
@@ -151,7 +151,7 @@ def test_a_pool_reports_each_of_its_sets() -> None:
 
 
 def test_pages_are_hit_by_any_of_the_first_five_passages() -> None:
-    pages = replace(SET, pdfs=Path("pdfs"))
+    pages = replace(SET, passages={}, pdfs=Path("pdfs"))
     question = Question("q", "?", {"cover page 1": 1})
     before = [*OTHERS[:5], "cover page 1"]
     value = figures(asked(question, before, [*OTHERS[:4], "cover page 1", "x4"]), labelled=pages)
