@@ -84,10 +84,11 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def scoring_layer(model: CrossEncoder) -> nn.Linear:
-    """The last linear layer, which gives the logit. Raises BadInput for a model that has none of its own."""
+    """The last linear layer with one output, which gives the logit. Raises BadInput for a model that has none."""
     encoder: Any = model.transformers_model
     layers = [layer for layer in encoder.modules() if isinstance(layer, nn.Linear)] if encoder is not None else []
-    if not layers or layers[-1].out_features != 1 or len(list(model)) > 1:
+    layers = [layer for layer in layers if layer.out_features == 1]
+    if not layers or len(list(model)) > 1:
         raise BadInput("the model's score is not the output of a linear layer of its own: it can't be calibrated")
     if layers[-1].bias is None:
         raise BadInput("the model's scoring layer has no bias: it can't be calibrated")
