@@ -88,7 +88,7 @@ def _ask(options: argparse.Namespace) -> int:
     from rag.export import result_as_json
     from rag.pipeline import answer_question
     from rag.terminal import print_result
-    from rag.wiring import open_engines
+    from rag.wiring import open_engines, policy_for
 
     settings = load_settings(data_dir=options.data_dir, collection=options.collection)
     quiet = Console(stderr=True)
@@ -100,7 +100,7 @@ def _ask(options: argparse.Namespace) -> int:
                     f"collection {settings.collection!r} in {settings.data_dir} holds no documents: "
                     "add some with `python -m ingest PATH...`"
                 )
-            result = answer_question(options.question, engines, settings.policy)
+            result = answer_question(options.question, engines, policy_for(settings, engines.reranker))
             files = {stored.document.id: stored.document.source for stored in engines.index.documents()}
         finally:
             engines.index.close()

@@ -14,6 +14,7 @@ import streamlit as st
 from rag.export import refusal_text
 from rag.pipeline import Listener, answer_question
 from rag.types import Answer, Result, Trace, Turn
+from rag.wiring import policy_for
 from ui.answer import show_draft, show_notes, show_result
 from ui.asking import Asking, AskProgress
 from ui.ingestion import n_unfinished, show_ingestion_strip
@@ -118,7 +119,7 @@ def _asking(question: str, earlier: Sequence[Asking], workspace: Workspace) -> A
         return answer_question(
             question,
             workspace.engines,
-            workspace.settings.policy,
+            policy_for(workspace.settings, workspace.engines.reranker),
             history=_turns(before),
             listen=listen,
         )

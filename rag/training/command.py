@@ -466,7 +466,7 @@ def _print_calibration(report: CalibrationReport, console: Console) -> None:
         title_justify="left",
     )
     table.add_column("score")
-    for name in ("before: n", "mean score", "share right", "after: n", "mean score", "share right"):
+    for name in ("before: n", "mean", "right", "after: n", "mean", "right"):
         table.add_column(name, justify="right")
     for before, after in zip(report.bins_before, report.bins_after, strict=True):
         cells = [
@@ -477,12 +477,15 @@ def _print_calibration(report: CalibrationReport, console: Console) -> None:
         table.add_row(f"{before.low:.1f} to {before.high:.1f}", *cells)
     console.print(table)
     calibration = report.calibration
+    print("mean: of the scores; right: share of the passages that answer their question")
     print(f"temperature {1 / calibration.scale:.4f}, bias {calibration.bias:+.4f}")
     print(
         f"expected calibration error, of questions not fitted on: all passages {report.error_before:.4f} -> "
         f"{report.error_after:.4f}; best passage of a question {report.best_error_before:.4f} -> "
         f"{report.best_error_after:.4f}"
     )
+    if report.error_after >= report.error_before:
+        print("scores are no nearer to shares than before: calibrate on more held-out questions")
 
 
 def _print_verdict(verdict: Verdict, name: str, console: Console) -> None:
@@ -492,8 +495,8 @@ def _print_verdict(verdict: Verdict, name: str, console: Console) -> None:
         title=f"{verdict.answerable} answerable and {verdict.unanswerable} unanswerable held-out questions",
         title_justify="left",
     )
-    for heading in ("", "recalled", verdict.current.name, name, "difference", "95% interval", "p", "better", "worse"):
-        table.add_column(heading, justify="right" if heading else "left")
+    for heading in ("", "recall", "in use", "new", "difference", "95% interval", "p", "better", "worse"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for one in verdict.comparisons:
         difference = one.difference
         table.add_row(
@@ -503,7 +506,7 @@ def _print_verdict(verdict: Verdict, name: str, console: Console) -> None:
             f"{one.new:.3f}",
             f"{difference.mean or 0.0:+.3f}",
             f"{difference.low or 0.0:+.3f} to {difference.high or 0.0:+.3f}",
-            f"{1.0 if difference.p is None else difference.p:.3f}",
+            f"{one.chance:.3f}",
             str(one.better),
             str(one.worse),
         )
@@ -523,3 +526,4 @@ def _print_verdict(verdict: Verdict, name: str, console: Console) -> None:
         f"{after.unanswerable_refused} of {after.unanswerable}",
     )
     console.print(table)
+    print(f"in use: {verdict.current.name}, new: {name}; p: one-sided; better, worse: number of questions")

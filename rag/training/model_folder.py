@@ -40,14 +40,17 @@ def open_cross_encoder(folder: Path) -> CrossEncoder:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it without annotations
     try:
         model: CrossEncoder = CrossEncoder(
-            str(folder), num_labels=1, activation_fn=nn.Identity(), local_files_only=True
+            str(folder),
+            num_labels=1,
+            activation_fn=nn.Identity(),
+            local_files_only=True,
+            model_kwargs={"dtype": torch.float32},
         )
     except Exception as error:  # the libraries raise anything from OSError to SafetensorError for a damaged folder
         raise ModelUnavailable(
             f"{folder} can't be opened as a cross-encoder with one label ({type(error).__name__}: {error}): name "
             "another model"
         ) from error
-    model.float()
     return model
 
 

@@ -20,7 +20,7 @@ from rag.types import EngineInfo, Passage
 MEASURES = ("nDCG@5", "P@5", "R@5")
 
 LEAST_QUESTIONS = 5
-"""Fewer answerable questions can't show anything: five of five better have a chance of 1 in 16."""
+"""Fewer answerable questions can't show anything: of five, luck alone makes all five better once in 32 times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,12 @@ class Comparison:
     better: int
     """Questions on which the new one is better."""
     worse: int
+
+    @property
+    def chance(self) -> float:
+        """How often luck alone moves the mean this far *in this direction*: half of the two-sided p; 1 for no move."""
+        p = self.difference.p
+        return 1.0 if p is None or self.new == self.current else p / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +88,9 @@ def judge(
 ) -> Verdict:
     """Measure both rerankers on the same recalled passages and decide.
 
-    The new one is promoted if its nDCG@5 is higher, by a paired randomisation test with p below `alpha`, and neither
-    P@5 nor R@5 is lower with p below `alpha`. Its floor is chosen on the same questions.
+    The new one is promoted if its nDCG@5 is higher and luck alone would make it so with a probability below `alpha`, by
+    a paired randomisation test, and if neither P@5 nor R@5 is lower in the same sense. Its floor is chosen on the same
+    questions.
 
     Args:
         groups: As `candidates` made them of held-out questions, the out-of-corpus ones included.
@@ -181,18 +188,19 @@ def _comparison(name: str, recalled: list[float], current: list[float], new: lis
 
 
 def _decide(comparisons: Sequence[Comparison], alpha: float) -> tuple[bool, str]:
+    for one in comparisons[1:]:
+        if one.new < one.current and one.chance < alpha:
+            return False, f"{_moved(one)} is lower"
     first = comparisons[0]
-    gain, p = first.new - first.current, 1.0 if first.difference.p is None else first.difference.p
-    for other in comparisons[1:]:
-        if other.new < other.current and (other.difference.p or 0.0) < alpha:
-            change = f"{other.current:.3f} -> {other.new:.3f} (p = {other.difference.p:.3f})"
-            return False, f"{other.measure} is lower: {change}"
-    figures = f"{first.measure} {first.current:.3f} -> {first.new:.3f} (p = {p:.3f})"
-    if gain <= 0:
-        return False, f"it is no better: {figures}"
-    if p >= alpha:
-        return False, f"the gain may be luck: {figures}, below {alpha:g} is needed; label more questions"
-    return True, f"it is better: {figures}"
+    if first.new <= first.current:
+        return False, f"it is no better: {_moved(first)}"
+    if first.chance >= alpha:
+        return False, f"the gain may be luck: {_moved(first)}, p below {alpha:g} is needed; label more questions"
+    return True, f"it is better: {_moved(first)}"
+
+
+def _moved(one: Comparison) -> str:
+    return f"{one.measure} {one.current:.3f} -> {one.new:.3f} (p = {one.chance:.3f})"
 
 
 def _mean(values: Sequence[float]) -> float:
