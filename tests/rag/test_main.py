@@ -17,7 +17,7 @@ TEXT = "The waiting period for critical illness is 180 days from the date on whi
 
 
 def run(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "RANK37_DATA_DIR": str(data_dir), "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "RANK37_DATA_DIR": str(data_dir), "HF_HUB_OFFLINE": "1", "COLUMNS": "160"}
     return subprocess.run(
         [sys.executable, "-m", *arguments], capture_output=True, text=True, env=environment, timeout=300, check=False
     )
