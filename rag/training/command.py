@@ -54,6 +54,14 @@ def add_train_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
     mine = steps.add_parser("mine", help="hard negatives for labelled questions, from recall")
     _source_arguments(mine)
     _out_argument(mine)
+    mine.add_argument("--negatives", type=int, default=5, help="how many of a question's candidates are taken (5)")
+    mine.add_argument(
+        "--relative-margin",
+        type=float,
+        default=0.95,
+        help="leave out what is nearer to the question than this share of the gold passage's cosine (0.95); above 1 "
+        "where every right passage is labelled",
+    )
     mine.add_argument("--judge", help="a reranker that takes likely false negatives out: embedded, a name or a folder")
     mine.set_defaults(run=_mine)
 
@@ -247,9 +255,9 @@ def _mine(options: argparse.Namespace) -> int:
         # A judge reads each pair once: remembering scores would only push the app's own out.
         uncached = source.settings.model_copy(update={"rerank_cache_mb": 0.0})
         judge = open_named_reranker(options.judge, uncached) if options.judge else None
-        # Passages of the app always carry their titles.
-        policy = MiningPolicy(seed=options.seed)
-        policy = replace(policy, titled_share=1.0) if options.collection else policy
+        policy = MiningPolicy(seed=options.seed, relative_margin=options.relative_margin).taking(options.negatives)
+        if options.collection:  # passages of the app always carry their titles
+            policy = replace(policy, titled_share=1.0)
         groups = mine(
             source.questions,
             source.pool,

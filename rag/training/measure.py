@@ -12,9 +12,6 @@ from dataclasses import dataclass
 TOP = 5
 """Depth of the measures: an answer rests on at most five passages."""
 
-MOST_REFUSED = 0.05
-"""Largest share of answerable questions that a floor may refuse."""
-
 
 @dataclass(frozen=True, slots=True)
 class OrderFigures:
@@ -85,9 +82,9 @@ def floor_figures(
 def choose_floor(
     best_of_answerable: Sequence[float], best_of_unanswerable: Sequence[float], *, usual: float
 ) -> FloorFigures:
-    """The floor, in hundredths, that refuses most unanswerable questions and at most `MOST_REFUSED` of the others.
+    """The floor, in hundredths, whose two shares of mistakes are least in sum: answerable refused, unanswerable not.
 
-    Of equally good ones the one nearest to `usual`. Where every floor refuses too many, the lowest.
+    Of equally good ones the one nearest to `usual`; `usual` itself where one kind of question is missing.
 
     Args:
         best_of_answerable: Highest score of each question that has a right passage among the recalled ones.
@@ -96,8 +93,16 @@ def choose_floor(
 
     >>> choose_floor([0.3, 0.9], [0.2, 0.25], usual=0.4).floor
     0.3
+
+    Source: Youden 1950, "Index for rating diagnostic tests", Cancer 3(1).
     """
+    if not (best_of_answerable and best_of_unanswerable):
+        return floor_figures(usual, best_of_answerable, best_of_unanswerable)
     floors = [hundredth / 100 for hundredth in range(1, 100)]
     figures = [floor_figures(floor, best_of_answerable, best_of_unanswerable) for floor in floors]
-    allowed = [one for one in figures if one.answerable_refused <= MOST_REFUSED * one.answerable] or figures[:1]
-    return max(allowed, key=lambda one: (one.unanswerable_refused, -abs(one.floor - usual)))
+    return max(figures, key=lambda one: (_youden(one), -abs(one.floor - usual)))
+
+
+def _youden(figures: FloorFigures) -> float:
+    right = figures.unanswerable_refused / figures.unanswerable - figures.answerable_refused / figures.answerable
+    return round(right, 9)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rag.errors import BadInput
 from rag.evaluation.passage_index import CorpusPassage
@@ -46,6 +46,21 @@ class MiningPolicy:
     titled_share: float = 0.8
     """Share of the groups whose passages carry the title of their document, as they always do in the product."""
     seed: int = 37
+
+    def taking(self, negatives: int) -> MiningPolicy:
+        """The same with so many negatives of the buckets in all, shared as now. Raises BadInput below one a bucket.
+
+        >>> MiningPolicy().taking(10).per_bucket
+        ((1, 10, 4), (11, 40, 4), (41, 100, 2))
+        """
+        if negatives < len(self.per_bucket):
+            raise BadInput(f"{negatives} negatives a question: take at least {len(self.per_bucket)}, one of each range")
+        share = negatives / sum(count for _, _, count in self.per_bucket)
+        counts = [max(1, round(share * count)) for _, _, count in self.per_bucket]
+        ranges = [(first, last) for first, last, _ in self.per_bucket]
+        return replace(
+            self, per_bucket=tuple((first, last, count) for (first, last), count in zip(ranges, counts, strict=True))
+        )
 
 
 def mine(

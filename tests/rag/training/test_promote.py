@@ -123,11 +123,13 @@ def test_measures_are_what_their_formulas_say() -> None:
     assert ndcg_at([0.0], [0.0], 10) == 0.0
 
 
-def test_a_floor_refuses_at_most_a_twentieth_of_the_answerable() -> None:
-    answerable = [0.1] + [0.6] * 19  # one of twenty may go
+def test_a_floor_weighs_both_kinds_of_mistakes_by_their_share() -> None:
+    answerable = [0.1] + [0.6] * 19
+    # 0.56 to 0.60 refuse both unanswerable questions and one of twenty others; 0.56 is nearest to the usual floor.
     assert choose_floor(answerable, [0.5, 0.55], usual=0.4).floor == 0.56
-    assert choose_floor(answerable[:19], [0.5, 0.55], usual=0.4).floor == 0.1  # one of nineteen is too many
-    assert choose_floor([0.9], [], usual=0.4).floor == 0.4
+    # Up to 0.10 all pass: shares of mistakes 0 + 1; up to 0.50 the first is refused: 1/2 + 1; then 1/2 + 0.
+    assert choose_floor([0.1, 0.9], [0.5] * 3, usual=0.4).floor == 0.51
+    assert choose_floor([0.9], [], usual=0.4).floor == choose_floor([], [0.9], usual=0.4).floor == 0.4
     assert floor_figures(0.6, answerable, [0.6]).answerable_refused == 1  # the floor itself passes
 
 
