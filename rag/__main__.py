@@ -140,12 +140,15 @@ def _list_rerankers(options: argparse.Namespace) -> int:
 
 def _list_models(options: argparse.Namespace) -> int:
     from rag.settings import EMBEDDED
-    from rag.wiring import default_reranker_state
+    from rag.wiring import default_reranker_state, promoted_rerankers
 
     settings = load_settings()
+    promoted = promoted_rerankers(settings).current()
     print(f"embedder: {settings.embedder}")
     if settings.reranker is not None:
         print(f"reranker: {settings.reranker} (named in the settings)")
+    elif promoted is not None:
+        print(f"reranker: {promoted.name} (promoted on {promoted.promoted_at[:10]})")
     else:
         state = default_reranker_state(settings)
         print(f"reranker: {DEFAULT_RERANKER if state.on_this_machine else EMBEDDED} ({state.why})")

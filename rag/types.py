@@ -188,7 +188,7 @@ class EngineInfo:
     """Host that questions and passages are sent to; empty if nothing leaves the machine."""
 
 
-Readiness = Literal["ready", "needs hub", "needs key", "needs service", "needs LLM"]
+Readiness = Literal["ready", "needs hub", "needs key", "needs service", "needs LLM", "needs training"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,7 +222,17 @@ def list_rerankers(settings: Settings) -> list[RerankerState]:
     """Every kind of reranker, whether it is ready, and what it does with data. A configured service is asked."""
     from rag.engines.catalogue import reranker_states
 
-    return reranker_states(settings)
+    promoted = promoted_rerankers(settings).current()
+    trained = RerankerState(
+        PROMOTED,
+        f"{promoted.name}, trained and promoted here" if promoted else "one that was trained and promoted here",
+        "ready" if promoted else "needs training",
+        "" if promoted else "python -m rag train",
+        "stays on this machine",
+        settings.reranker == PROMOTED,
+    )
+    embedded, *others = reranker_states(settings.model_copy(update={"reranker": None}) if trained.named else settings)
+    return [embedded, trained, *others]
 
 
 def open_llm(settings: Settings, embedder: Embedder | None = None) -> LLM | None:

@@ -326,6 +326,7 @@ def _fine_tune(options: argparse.Namespace) -> int:
     from rag.training.plan import TrainingPlan
     from rag.wiring import base_model_folder
 
+    _need_training_packages()
     groups = [group for path in options.groups for group in read_groups(path)]
     plan = TrainingPlan(**{field.name: getattr(options, field.name) for field in fields(TrainingPlan)})
     base = base_model_folder(options.base)
@@ -344,6 +345,14 @@ def _fine_tune(options: argparse.Namespace) -> int:
         print("it orders held-out questions no better than the base: more labels, or a smaller --learning-rate")
     print(f"{report['steps']} steps in {report['seconds']:.0f} s; the model is in {options.out / 'model'}")
     return 0
+
+
+def _need_training_packages() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("accelerate", "datasets", "peft") if find_spec(name) is None]
+    if missing:
+        raise BadInput(f"fine-tuning needs {', '.join(missing)}: run `pip install 'rank37[train]'`")
 
 
 def _training_display(show: Show) -> Callable[[TrainingStep], None]:

@@ -44,6 +44,8 @@ CROSS_ENTROPY_NAME = f"{HELD_OUT_NAME}_cross_entropy"
 CHOICE_NAME = f"{HELD_OUT_NAME}_choice"
 CHOICE_BY_CROSS_ENTROPY = 1e-3
 """Weight of the cross-entropy beside nDCG@10 where checkpoints are compared: it decides between equal orders."""
+CPU_PAIRS, GPU_PAIRS = 16, 128
+"""Pairs in one forward pass: few of like length waste little on padding, many keep a GPU busy."""
 WEIGHTS_FILE = "weights.safetensors"
 
 Show = Callable[[TrainingStep], None]
@@ -85,7 +87,12 @@ def train(
         model=model,
         args=_arguments(checkpoints, plan, n_groups=len(learnt)),
         train_dataset=_dataset(learnt),
-        loss=GradedGroupLoss(model, pointwise_weight=plan.pointwise_weight, temperature=plan.temperature),
+        loss=GradedGroupLoss(
+            model,
+            pointwise_weight=plan.pointwise_weight,
+            temperature=plan.temperature,
+            mini_batch_size=GPU_PAIRS if torch.cuda.is_available() else CPU_PAIRS,
+        ),
         evaluator=evaluator,
         callbacks=[EarlyStoppingCallback(plan.patience), _Report(show)],
     )

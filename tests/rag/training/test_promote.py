@@ -15,7 +15,7 @@ from rag.training.measure import OrderFigures, choose_floor, floor_figures, ndcg
 from rag.training.promote import judge
 from rag.training.registry import PromotedReranker, RerankerRegistry
 from rag.types import EngineInfo, Passage, Relevance
-from rag.wiring import open_named_reranker, open_rerankers, policy_for, promoted_rerankers
+from rag.wiring import list_rerankers, open_named_reranker, open_rerankers, policy_for, promoted_rerankers
 from tests.contracts.tiny_models import save_cross_encoder
 
 
@@ -161,8 +161,13 @@ def test_a_promoted_reranker_serves_with_its_floor_until_it_is_rolled_back(tmp_p
     assert open_named_reranker("embedded", settings).info.name == before.info.name
     assert open_named_reranker("promoted", settings).info.name == "insurance-1"
 
+    listed = {row.setting: row for row in list_rerankers(settings)}["promoted"]
+    assert (listed.state, listed.what) == ("ready", "insurance-1, trained and promoted here")
+
     undone, now = registry.roll_back()
     assert (undone.name, now) == ("insurance-1", None)
+    listed = {row.setting: row for row in list_rerankers(settings)}["promoted"]
+    assert (listed.state, listed.remedy) == ("needs training", "python -m rag train")
     assert open_rerankers(settings)[0].info == before.info
     with pytest.raises(BadInput, match="none was promoted"):
         open_named_reranker("promoted", settings)
