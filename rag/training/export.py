@@ -14,7 +14,13 @@ import torch
 
 from rag.errors import BadInput, EngineFault
 from rag.training.calibrate import logits_of, sigmoids
-from rag.training.model_folder import open_cross_encoder, replacing, save_model
+from rag.training.model_folder import (
+    open_cross_encoder,
+    read_learnt_questions,
+    replacing,
+    save_model,
+    write_learnt_questions,
+)
 
 SIZE_LIMIT_MB = 50.0
 LARGEST_DIFFERENCE = 1e-2
@@ -70,6 +76,9 @@ def export(
                 f"the model has {size_mb:.1f} MB in float16, at most {limit_mb:g} MB are allowed: train a smaller one, "
                 "or raise --limit-mb"
             )
+        learnt = read_learnt_questions(model_folder)
+        if learnt:
+            write_learnt_questions(halved, learnt)
         for path in sorted(halved.iterdir()):
             path.replace(unfinished / path.name)
         halved.rmdir()

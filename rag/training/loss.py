@@ -52,7 +52,7 @@ class GradedGroupLoss(nn.Module):
         queries, groups = inputs[:2]
         scored = inputs[2] if len(inputs) > 2 else [True] * len(groups)
         pairs = [(query, passage) for query, group in zip(queries, groups, strict=True) for passage in group]
-        logits = self._logits(pairs, prompt)
+        logits = self._logits(pairs, prompt or self.model.prompts.get(self.model.default_prompt_name or ""))
         sizes = [len(group) for group in groups]
         group_logits = torch.split(logits, sizes)
         group_targets = [label.float().to(logits.device) for label in labels]

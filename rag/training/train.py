@@ -239,7 +239,9 @@ def _identity(groups: Sequence[TrainingGroup], base: Path, plan: TrainingPlan) -
     digest = hashlib.sha256(json.dumps(asdict(plan), sort_keys=True).encode())
     for group in groups:
         digest.update(as_row(group).encode())
-    digest.update((base / "config.json").read_bytes() if (base / "config.json").is_file() else b"")
+    for path in sorted([*base.glob("config.json"), *base.glob("*.safetensors")]):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
 
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from rag.engines.cross_encoder import CrossEncoderReranker
 from rag.errors import BadInput, EngineFault
 from rag.training.export import LARGEST_DIFFERENCE, export
+from rag.training.model_folder import read_learnt_questions, write_learnt_questions
 from rag.types import Passage
 from tests.contracts.tiny_models import CORPUS, FAMILIES, Family, save_cross_encoder
 
@@ -18,6 +19,7 @@ QUERY = "How long is the waiting period?"
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_stay_and_bytes_halve(tmp_path: Path, family: Family) -> None:
     base = save_cross_encoder(tmp_path / "base", family)
+    write_learnt_questions(base, ["0123456789abcdef"])
     done = export(base, tmp_path / "small", pairs=[(QUERY, text) for text in CORPUS])
     assert done.pairs == len(CORPUS)
     assert done.largest_difference <= LARGEST_DIFFERENCE
@@ -28,6 +30,7 @@ def test_scores_stay_and_bytes_halve(tmp_path: Path, family: Family) -> None:
     before = CrossEncoderReranker.load(base, device="cpu").score(QUERY, passages)
     after = CrossEncoderReranker.load(tmp_path / "small", device="cpu").score(QUERY, passages)
     assert [one.score for one in after] == pytest.approx([one.score for one in before], abs=LARGEST_DIFFERENCE)
+    assert read_learnt_questions(tmp_path / "small") == {"0123456789abcdef"}
 
 
 def test_a_model_above_the_limit_is_not_written(tmp_path: Path) -> None:

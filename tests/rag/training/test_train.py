@@ -214,6 +214,12 @@ def test_a_base_that_is_no_model_is_named(tmp_path: Path) -> None:
         train(tiny_groups(), tmp_path / "empty", tmp_path / "out", PLAN)
 
 
+def test_a_base_with_two_labels_is_refused(tmp_path: Path) -> None:
+    base = save_cross_encoder(tmp_path / "two-labels", "bert", labels=2)
+    with pytest.raises(ModelUnavailable, match="two-labels can't be opened as a cross-encoder with one label"):
+        train(tiny_groups(), base, tmp_path / "out", PLAN)
+
+
 def test_more_frozen_layers_than_there_are_are_refused(tmp_path: Path, tiny_bert: Path) -> None:
     with pytest.raises(BadInput, match="has 2 layers"):
         train(tiny_groups(), tiny_bert, tmp_path / "out", replace(PLAN, freeze_layers=3))
