@@ -121,9 +121,9 @@ class Chunk:
 
         >>> span = (PageSpan(1, 0, 9),)
         >>> Chunk("c", "d", "Manual", "Safety", "Keep dry.", span, 0, 9).passage
-        'Manual\\nSafety\\nKeep dry.'
+        'Manual\nSafety\nKeep dry.'
         >>> Chunk("c", "d", "Manual", "Keep dry.", "Keep dry.", span, 0, 9).passage
-        'Manual\\nKeep dry.'
+        'Manual\nKeep dry.'
         """
         lines = [self.title]
         if self.heading and not self.text.startswith(self.heading):
@@ -133,7 +133,7 @@ class Chunk:
     def page_at(self, offset: int) -> int:
         r"""The 1-based number of the page that holds the character `text[offset]`.
 
-        >>> chunk = Chunk("c", "d", "t", None, "ab\\ncd", (PageSpan(4, 7, 9), PageSpan(5, 0, 2)), 0, 3)
+        >>> chunk = Chunk("c", "d", "t", None, "ab\ncd", (PageSpan(4, 7, 9), PageSpan(5, 0, 2)), 0, 3)
         >>> [chunk.page_at(offset) for offset in (0, 1, 3, 4)]
         [4, 4, 5, 5]
         """
