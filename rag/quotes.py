@@ -37,6 +37,9 @@ STANDALONE_WORDS = 6
 
 MOST_HEADING_WORDS = 12
 
+MOST_LIST_WORDS = 80
+"""A list item is quoted from the list's lead-in on; one that ends further away than this is not quoted."""
+
 _LEANING = re.compile(
     r"(?:it|its|this|that|these|those|they|their|he|she|such|then|however|otherwise|in (?:this|that|such) case|"
     r"the same)\b",
@@ -57,10 +60,10 @@ class _Quotable:
     """1-based position of its passage among the kept ones."""
     start: int
     end: int
-    context: str
-    """What a reader of the page sees above it: document, heading, lead-in."""
+    read: str
+    """What the scorer reads: document, heading and lead-in, as a reader of the page sees them, then the sentence."""
     text: str
-    """Verbatim, white space folded."""
+    """Verbatim, white space folded; of an item of a list, all from the lead-in on."""
 
 
 def quote_answer(query: str, kept: Sequence[RankedChunk], scorer: Reranker) -> Answer:
@@ -79,9 +82,7 @@ def quote_answer(query: str, kept: Sequence[RankedChunk], scorer: Reranker) -> A
     candidates = _most_promising(
         query, [each for number, ranked in enumerate(kept, 1) for each in _quotables(number, ranked)]
     )
-    passages = [
-        Passage(f"{kept[each.number - 1].chunk.id}:{each.start}", f"{each.context}\n{each.text}") for each in candidates
-    ]
+    passages = [Passage(f"{kept[each.number - 1].chunk.id}:{each.end}", each.read) for each in candidates]
     chosen = _chosen(candidates, scorer.score(query, passages), kept) if candidates else [_opening(kept[0])]
     chosen[1:] = sorted(chosen[1:], key=lambda each: (each.number, each.start))
     citations = tuple(
@@ -126,7 +127,7 @@ def _touch(one: _Quotable, other: _Quotable, chunk: Chunk) -> bool:
 
 def _joined(one: _Quotable, other: _Quotable, chunk: Chunk) -> _Quotable:
     start, end = min(one.start, other.start), max(one.end, other.end)
-    return _Quotable(one.number, start, end, one.context, _folded(chunk.text[start:end]))
+    return _Quotable(one.number, start, end, one.read, _folded(chunk.text[start:end]))
 
 
 def _says_the_same(one: _Quotable, other: _Quotable, weights: Mapping[str, float]) -> bool:
@@ -138,6 +139,7 @@ def _quotables(number: int, ranked: RankedChunk) -> Iterator[_Quotable]:
     chunk = ranked.chunk
     heading = chunk.heading or ""
     lead_in = ""
+    lead_in_start = 0
     before: tuple[int, int] | None = None
     for start, end in split_sentences(chunk.text):
         text = _folded(chunk.text[start:end])
@@ -149,16 +151,23 @@ def _quotables(number: int, ranked: RankedChunk) -> Iterator[_Quotable]:
             heading, lead_in = text, ""
             continue
         if text.endswith((":", "：")):
-            lead_in = text
+            lead_in, lead_in_start = text, start
             continue
         if _SENTENCE_END.search(text) and on_new_line and not _is_list_item(text):
             lead_in = ""
         if previous and not on_new_line and (_n_words(text) < STANDALONE_WORDS or _LEANING.match(text)):
             start = previous[0]
             text = _folded(chunk.text[start:end])
-        if _n_words(text) >= LEAST_WORDS:
-            context = "\n".join(line for line in (chunk.title, heading, lead_in) if line)
-            yield _Quotable(number, start, end, context, text)
+        if _n_words(text) < LEAST_WORDS:
+            continue
+        read = "\n".join(line for line in (chunk.title, heading, lead_in, text) if line)
+        if lead_in:
+            # "Do not take it if you:" turns the meaning of its items around: none is quoted without it.
+            start = lead_in_start
+            text = _folded(chunk.text[start:end])
+            if _n_words(text) > MOST_LIST_WORDS:
+                continue
+        yield _Quotable(number, start, end, read, text)
 
 
 def _is_heading(line: str) -> bool:
@@ -197,7 +206,7 @@ def _most_promising(query: str, quotables: Sequence[_Quotable]) -> list[_Quotabl
     if len(distinct) <= MOST_SCORED:
         return distinct
     weights = rarity([quotable.text for quotable in distinct])
-    best = sorted(distinct, key=lambda each: -support(query, f"{each.context} {each.text}", weights))[:MOST_SCORED]
+    best = sorted(distinct, key=lambda each: -support(query, each.read, weights))[:MOST_SCORED]
     return sorted(best, key=lambda each: (each.number, each.start))
 
 

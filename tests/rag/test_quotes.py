@@ -95,7 +95,9 @@ def test_an_item_of_a_list_is_understood_by_its_lead_in(embedded_reranker: Cross
     passages = kept(LEAFLET, SHOP, title="Ibuprofen for children")
     answer = quote_answer("Can I give ibuprofen to a child with a stomach ulcer?", passages, embedded_reranker)
     assert_verbatim_and_cited(answer, passages)
-    assert "- has a stomach ulcer" in quotes(answer)
+    [quote] = quotes(answer)
+    assert quote.startswith("Do not give this medicine if your child:"), "an item alone would say the opposite"
+    assert quote.endswith("- has a stomach ulcer")
     assert uncited_sentences(answer.text) == ()
 
 
