@@ -33,8 +33,8 @@ SLOW_S = 4.0
 
 SUGGESTIONS = (
     ("insurance-critical-illness.pdf", "How long is the waiting period for critical illness?"),
-    ("medicine-ibuprofen-children.pdf", "How often can I give my child ibuprofen?"),
-    ("shop-returns-and-refunds.pdf", "How many days do I have to ask for a refund?"),
+    ("medicine-ibuprofen-children.pdf", "What is the ibuprofen dosage for children?"),
+    ("shop-returns-and-refunds.pdf", "How many days after receipt can I return an item for a refund?"),
     ("shop-privacy.pdf", "What was the shop’s revenue last year?"),
 )
 """Questions of the sample documents, each with the file that makes it worth asking; the last is refused."""

@@ -171,7 +171,7 @@ def test_files_that_are_refused_say_why(fresh_app: str, chrome: Browser) -> None
 def test_narrow_and_dark_screens_hold_the_ranking(fresh_app: str, chrome: Browser) -> None:
     page = open_page(chrome, fresh_app, width=390, height=844, scheme="dark")
     expect(page.get_by_test_id("stChatInputTextArea")).to_be_enabled(timeout=INGEST_MS)
-    ask(page, "How often can I give my child ibuprofen?")
+    ask(page, "What is the ibuprofen dosage for children?")
     expect(page.locator(".r37-before").last).to_be_visible()
     expect(page.locator(".r37-after").last).to_be_visible()
     overflow = page.evaluate("document.querySelector('.stMain').scrollWidth - window.innerWidth")
