@@ -235,15 +235,18 @@ def test_limits_and_storage_are_checked_when_a_file_is_handed_over(
 
 def test_a_listener_hears_once_how_a_file_ended_and_can_not_break_the_queue(tmp_path: Path, queue: IngestQueue) -> None:
     heard: list[JobView] = []
+    heard_both = threading.Event()
 
     def listen(job: JobView) -> None:
         heard.append(job)
+        if len(heard) == 2:
+            heard_both.set()
         raise RuntimeError("a listener's own fault")
 
+    write_pdf(tmp_path / "present.pdf", [sentences(7, 2)])
     for name in ("absent.pdf", "present.pdf"):
         queue.submit_path(tmp_path / name, when_ended=listen)
-    write_pdf(tmp_path / "present.pdf", [sentences(7, 2)])
-    assert queue.wait(60)
+    assert heard_both.wait(60)
 
     assert [job.file for job in heard] == ["absent.pdf", "present.pdf"]
     assert [job.state for job in heard] == ["done", "done"]
