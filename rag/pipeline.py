@@ -153,13 +153,15 @@ def _answer(trace: Trace, engines: Engines, policy: QueryPolicy, listen: Listene
         held = f"the best {len(shown)} of {len(trace.kept)} kept passages"
         note = f"The prompt's limit of {policy.prompt_tokens} tokens held {held}."
         trace = replace(trace, notes=(*trace.notes, note))
+    reply = ""
     try:
         for piece in engines.llm.stream(prompt, max_tokens=policy.answer_tokens):
-            trace = replace(trace, reply=trace.reply + piece)
+            reply += piece
             listen(ReplyText(piece))
     except Rank37Error as error:
-        error.attach(trace)
+        error.attach(replace(trace, reply=reply))
         raise
+    trace = replace(trace, reply=reply)
     cited = cite(trace.reply, shown)
     return (cited if isinstance(cited, Answer) else Refusal(cited, trace.best_score)), trace
 

@@ -127,16 +127,21 @@ def open_rerankers(
     cache = ScoreCache(path, limit_mb=settings.rerank_cache_mb) if settings.rerank_cache_mb else None
     around = Surroundings(settings, embedded, cache, lambda: llm or open_llm(settings), index)
     quick = around.cached(embedded)
+
+    def with_sentence_scorer(model: CrossEncoderReranker) -> tuple[Reranker, Reranker]:
+        cached = around.cached(model)
+        return cached, cached if model.on_gpu else quick
+
     promoted = _open_promoted(settings)
     if promoted is not None:
-        return around.cached(promoted), around.cached(promoted) if promoted.on_gpu else quick
+        return with_sentence_scorer(promoted)
     if settings.reranker is None:
         state = default_reranker_state(settings)
         if not state.on_this_machine:
             return around.cached(embedded.standing_in(DEFAULT_RERANKER, why=state.why)), quick
         large = CrossEncoderReranker.load(DEFAULT_RERANKER, revision=DEFAULT_RERANKER_REVISION, why=state.why)
         if state.depth is None:
-            return around.cached(large), around.cached(large) if large.on_gpu else quick
+            return with_sentence_scorer(large)
         return CascadeReranker(quick, around.cached(large), state.depth), quick
     if settings.reranker == EMBEDDED or settings.reranker_fallback is None:
         return open_reranker(settings.reranker, around)
