@@ -11,6 +11,7 @@
     ├── EngineFault              an engine gave something that is no result: a missing score, a NaN
     ├── ModelUnavailable         a model is not on this machine, or its file is not the published one
     ├── RerankerUnavailable      a rerank service is down, slow, refuses the key or answers nonsense
+    ├── TracesUnavailable        the database of the traces can't be opened, read or written
     └── LLMError
         ├── LLMUnavailable       no connection, or the server answers with an error
         ├── LLMTimeout           no reply, or no further piece of it, in time
@@ -95,6 +96,10 @@ class ModelUnavailable(Rank37Error):
 
 class RerankerUnavailable(Rank37Error):
     """A reranker outside this process is down, slow, refuses the request or answers nonsense."""
+
+
+class TracesUnavailable(Rank37Error):
+    """The database of the traces can't be opened, read or written. It never costs a question its answer."""
 
 
 class LLMError(Rank37Error):

@@ -14,14 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag.types import (
+    Answer,
     Candidate,
     Chunk,
     EmbedderIdentity,
     EngineInfo,
+    Failure,
+    Label,
     Message,
     Passage,
+    Refusal,
     Relevance,
     StoredDocument,
+    StoredTrace,
+    Trace,
+    TraceSummary,
+    Verdict,
 )
 
 Vectors = NDArray[np.float32]
@@ -169,6 +177,86 @@ class LLM(Protocol):
 
     def count_tokens(self, text: str) -> int:
         """Length of a text as the model counts it, or an upper estimate of it."""
+        ...
+
+
+class TraceStore(Protocol):
+    """Keeps what happened to each question, and what people said of it. Raises `TracesUnavailable`.
+
+    `collection` None means all collections, `since` is a time in ISO 8601 (inclusive; UTC where it names no zone).
+    """
+
+    @property
+    def where(self) -> str:
+        """The file or the address of the database, for a person: without any password."""
+        ...
+
+    def add(self, trace: Trace, outcome: Answer | Refusal | Failure, *, collection: str) -> None:
+        """Keep a question, durably, and let go of those past their time; one of a known id is replaced."""
+        ...
+
+    def trace(self, trace_id: str) -> StoredTrace | None:
+        """One question with everything that was kept of it, or None."""
+        ...
+
+    def traces(
+        self, *, collection: str | None = None, since: str | None = None, limit: int | None = None
+    ) -> Iterator[StoredTrace]:
+        """Whole traces, newest first, read some at a time."""
+        ...
+
+    def summaries(
+        self, *, collection: str | None = None, since: str | None = None, limit: int | None = None
+    ) -> list[TraceSummary]:
+        """The numbers of traces, newest first: no passage is read."""
+        ...
+
+    def count(self, *, collection: str | None = None) -> int:
+        """Number of traces kept."""
+        ...
+
+    def label(self, trace_id: str, verdict: Verdict, *, chunk_id: str | None = None) -> Label:
+        """Note a judgement of one of the trace's passages, or of its outcome, in place of an earlier one of the same.
+
+        It outlives its trace where that is let go of for its age; whoever deletes a trace deletes its labels. Raises
+        BadInput for an unknown trace or passage, and for a verdict that does not fit.
+        """
+        ...
+
+    def unlabel(self, trace_id: str, *, chunk_id: str | None = None) -> None:
+        """Take a judgement back, if there is one."""
+        ...
+
+    def labels(self, *, collection: str | None = None) -> list[Label]:
+        """All judgements with the passages that they are about, in the order in which they were given."""
+        ...
+
+    def write_feedback(self, trace_id: str, feedback: str) -> None:
+        """Keep a person's remark in place of the earlier one; empty: none. Raises BadInput for an unknown trace."""
+        ...
+
+    def delete(self, trace_id: str) -> bool:
+        """Delete one trace with its labels; False where there is none."""
+        ...
+
+    def delete_before(self, moment: str, *, collection: str | None = None) -> int:
+        """Delete the traces asked before a time, and the labels given before it; returns the number of traces."""
+        ...
+
+    def delete_all(self, *, collection: str | None = None) -> int:
+        """Delete all traces and all labels; returns the number of traces."""
+        ...
+
+    def forget_document(self, document_id: str, *, collection: str) -> int:
+        """Remove a document's words from the traces of a collection; returns the number of traces that lost any.
+
+        Gone are the texts of its passages, the labels on them, and prompt, reply, answer and quotes that rested on
+        them. Questions, scores and ranks stay: the floor can still be replayed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the database. Idempotent."""
         ...
 
 

@@ -393,6 +393,81 @@ class Result:
     trace: Trace
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """No outcome: an outage ended the question. Told apart from a refusal wherever traces are counted."""
+
+    error: str
+    """The error's class, such as LLMTimeout."""
+    message: str
+
+
+Verdict = Literal["right", "wrong", "wrongly_refused", "good_answer", "bad_answer"]
+"""What a person says: right and wrong of a passage, wrongly_refused of a refusal, the others of an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A person's judgement of a passage, a refusal or an answer; there is one a trace and passage at a time."""
+
+    trace_id: str
+    question: str
+    """As it was recalled and reranked: `Trace.query`, which can be understood alone."""
+    verdict: Verdict
+    given_at: str
+    """ISO 8601, UTC."""
+    chunk_id: str | None = None
+    """The passage that it is about; None: the outcome."""
+    passage: str | None = None
+    """`Chunk.passage` of it; None as well in a `TraceSummary`, which holds no texts."""
+    rank: int | None = None
+    """1-based rank of the passage after reranking; None where it was not ranked."""
+    score: float | None = None
+    """See `Relevance.score`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTrace:
+    """A question as it is kept, with what people said of it."""
+
+    trace: Trace
+    outcome: Answer | Refusal | Failure
+    collection: str
+    feedback: str = ""
+    """A person's remark in their own words."""
+    labels: tuple[Label, ...] = ()
+    """In the order in which they were given."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceSummary:
+    """The numbers of a kept trace, without any text of a passage: for floor replay and trends over many questions."""
+
+    id: str
+    asked_at: str
+    """ISO 8601, UTC."""
+    collection: str
+    question: str
+    floor: float
+    answer_limit: int
+    outcome: Literal["answer", "refusal", "failure"]
+    reason: str
+    """The kind of the answer, the reason of the refusal, or the class of the error."""
+    scores: tuple[float | None, ...] = ()
+    """Of all ranked passages, in rank order; see `Relevance.score`."""
+    recall_ranks: tuple[int, ...] = ()
+    """1-based rank in recall of each of them, in the same order."""
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    engines: tuple[EngineInfo, ...] = ()
+    labels: tuple[Label, ...] = ()
+    """Without their passages."""
+
+    @property
+    def best_score(self) -> float | None:
+        """Highest score of all ranked passages, or None."""
+        return max((score for score in self.scores if score is not None), default=None)
+
+
 Stage = Literal["rewrite", "embed", "recall", "rerank", "answer"]
 
 
