@@ -88,6 +88,8 @@ class Settings(BaseSettings):
     recall_limit: Annotated[int, Field(ge=1, le=1000)] = 100
     floor: Annotated[float, Field(ge=0, le=1)] = 0.4
     answer_limit: Annotated[int, Field(ge=1, le=20)] = 5
+    split_questions: bool = True
+    """Whether a question that asks several things is searched and scored part by part."""
 
     chunk_tokens: Annotated[int, Field(ge=32)] | None = None
     """Most tokens of a chunk, title and special tokens included; None: what the embedder reads whole."""
@@ -132,6 +134,7 @@ class Settings(BaseSettings):
             answer_limit=self.answer_limit,
             prompt_tokens=self.prompt_tokens,
             answer_tokens=self.answer_tokens,
+            split_questions=self.split_questions,
         )
 
 

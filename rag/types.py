@@ -263,6 +263,8 @@ class RankedChunk:
     """See `Relevance.cached`."""
     scored_by: EngineInfo | None = None
     """See `Relevance.scored_by`."""
+    part: int | None = None
+    """1-based number of the part of the question that it was scored for; None where the question has no parts."""
 
     @property
     def chunk(self) -> Chunk:
@@ -300,6 +302,8 @@ class Answer:
     """Never empty; in the order in which the markers first appear, a marker can have several quotes."""
     kind: Literal["written", "quoted"]
     """written: by an LLM; quoted: sentences of the passages, verbatim."""
+    refused_parts: tuple[str, ...] = ()
+    """The parts of the question that no passage covers: they are refused by name beside the answer to the others."""
 
 
 RefusalReason = Literal["no_candidates", "below_floor", "uncited", "model_declined"]
@@ -343,6 +347,24 @@ class QueryPolicy:
     """Most tokens of a prompt to the LLM, passages included."""
     answer_tokens: int = 800
     """Most tokens of the LLM's reply."""
+    split_questions: bool = True
+    """Whether a question that asks several things is recalled and scored part by part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of the things that a question asks, recalled and scored by itself."""
+
+    text: str
+    """The part as a question that can be understood by itself."""
+    best_score: float | None
+    """Highest reranker score of its candidates; None where nothing was recalled or scored for it."""
+    covered: bool
+    """Whether a passage reaches the floor for it. A part that is not covered is refused."""
+    candidate_ids: tuple[str, ...] = ()
+    """Ids of the chunks that were recalled for it, in recall order."""
+    kept_ids: tuple[str, ...] = ()
+    """Ids of those kept chunks that reach the floor for it, in its own rank order. A chunk can serve several parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,11 +382,11 @@ class Trace:
     answer_limit: int
     engines: tuple[EngineInfo, ...]
     candidates: tuple[Candidate, ...] = ()
-    """In recall order."""
+    """In recall order; those of several parts in turn, each chunk once."""
     ranked: tuple[RankedChunk, ...] = ()
     """The same chunks in rerank order."""
     kept: tuple[RankedChunk, ...] = ()
-    """The first `answer_limit` of `ranked` whose score reaches the floor."""
+    """The first `answer_limit` of `ranked` whose score reaches the floor; of several parts, the best of each in turn."""
     prompt: tuple[Message, ...] = ()
     """What the LLM was sent; empty if none was called."""
     reply: str = ""
@@ -372,7 +394,9 @@ class Trace:
     notes: tuple[str, ...] = ()
     """What a person should know about how this question was handled, one sentence each."""
     timings_ms: Mapping[str, float] = field(default_factory=dict)
-    """Milliseconds by stage: rewrite, embed, recall, rerank, answer, total."""
+    """Milliseconds by stage: rewrite, split, embed, recall, rerank, answer, total."""
+    parts: tuple[Part, ...] = ()
+    """The parts of the question, in its order; empty where it asks one thing."""
 
     @property
     def best_score(self) -> float | None:
@@ -468,7 +492,7 @@ class TraceSummary:
         return max((score for score in self.scores if score is not None), default=None)
 
 
-Stage = Literal["rewrite", "embed", "recall", "rerank", "answer"]
+Stage = Literal["rewrite", "split", "embed", "recall", "rerank", "answer"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,6 +189,8 @@ def _stage_label(progress: AskProgress) -> str:
             return "Starting …"
         case "rewrite":
             return "Understanding the follow-up …"
+        case "split":
+            return "Looking for the parts of the question …"
         case "embed" | "recall":
             return "Searching all documents …"
         case "rerank":
