@@ -166,23 +166,45 @@ def cite(reply: str, passages: Sequence[RankedChunk]) -> Answer | RefusalReason:
     return Answer(text, citations, "written") if citations else "uncited"
 
 
-def uncited_sentences(text: str) -> tuple[str, ...]:
-    """The statements of an answer that no marker vouches for.
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A statement of an answer that needs a citation, with those that it has."""
 
-    Headings, lines that end with a colon, and sentences that only say what the passages do not tell need none.
+    text: str
+    """Without markers."""
+    cited: tuple[int, ...]
+    """Numbers of the passages that its markers name, each once, in order."""
+
+
+def claims(text: str) -> tuple[Claim, ...]:
+    r"""The statements of an answer that a passage has to vouch for, in order.
+
+    Headings, lines that end with a colon, and sentences that only say what the passages do not tell need none, and are
+    left out unless they cite.
+
+    >>> [claim.cited for claim in claims("It covers:\nRefunds [1], also on sale goods [1][2]. Postage is free.")]
+    [(1, 2), ()]
+    """
+    return tuple(
+        Claim(statement.text, tuple(dict.fromkeys(number for _, number in statement.clauses)))
+        for statement in _statements(text)
+        if statement.clauses
+        or (
+            _tokens(statement.text)
+            and not statement.text.startswith("#")
+            and not statement.text.rstrip("*_ ").endswith((":", "："))
+            and not _says_nothing(statement.text, cites=False)
+        )
+    )
+
+
+def uncited_sentences(text: str) -> tuple[str, ...]:
+    """The statements of an answer that no marker vouches for, of those that need one.
 
     >>> uncited_sentences("Refunds take 7 days [1]. Postage is free. The passages do not say who pays duty.")
     ('Postage is free.',)
     """
-    return tuple(
-        statement.text
-        for statement in _statements(text)
-        if not statement.clauses
-        and _tokens(statement.text)
-        and not statement.text.startswith("#")
-        and not statement.text.rstrip("*_ ").endswith((":", "："))
-        and not _says_nothing(statement.text, cites=False)
-    )
+    return tuple(claim.text for claim in claims(text) if not claim.cited)
 
 
 def without_thinking(reply: str) -> str:
