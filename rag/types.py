@@ -386,7 +386,7 @@ class Trace:
     ranked: tuple[RankedChunk, ...] = ()
     """The same chunks in rerank order."""
     kept: tuple[RankedChunk, ...] = ()
-    """The first `answer_limit` of `ranked` whose score reaches the floor; of several parts, the best of each in turn."""
+    """The first `answer_limit` of `ranked` whose score reaches the floor; with parts, the best of each in turn."""
     prompt: tuple[Message, ...] = ()
     """What the LLM was sent; empty if none was called."""
     reply: str = ""
