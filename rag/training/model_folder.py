@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from sentence_transformers import CrossEncoder
 from torch import nn
+from transformers import AutoConfig
 from transformers.utils import logging
 
 from rag.errors import BadInput, ModelUnavailable
@@ -32,19 +33,31 @@ def model_in(folder: Path) -> Path:
     raise ModelUnavailable(f"{folder} holds no model (config.json is missing): name a folder that `fine-tune` wrote")
 
 
-def open_cross_encoder(folder: Path) -> CrossEncoder:
+def open_cross_encoder(folder: Path, *, dropout: float | None = None) -> CrossEncoder:
     """A model with one logit in float32, without activation; a bare encoder gets a new head.
+
+    Args:
+        folder: Where it lies.
+        dropout: Its dropout from now on, in [0, 1), and an attention that a CPU trains quickly; None: as it comes.
 
     Raises: ModelUnavailable, and BadInput for a model that has another number of labels.
     """
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it without annotations
+    to_train: dict[str, Any] = {}
     try:
+        if dropout is not None:
+            config = AutoConfig.from_pretrained(str(folder), local_files_only=True).to_dict()
+            shares = [name for name, value in config.items() if "dropout" in name and isinstance(value, float)]
+            to_train["config_kwargs"] = dict.fromkeys(shares, dropout)
+        plain = dropout is not None and not torch.cuda.is_available()
+        attention = {"attn_implementation": "eager"} if plain else {}  # half the time of the fused one's backward pass
         model: CrossEncoder = CrossEncoder(
             str(folder),
             num_labels=1,
             activation_fn=nn.Identity(),
             local_files_only=True,
-            model_kwargs={"dtype": torch.float32},
+            model_kwargs={"dtype": torch.float32} | attention,
+            **to_train,
         )
     except Exception as error:  # the libraries raise anything from OSError to SafetensorError for a damaged folder
         raise ModelUnavailable(

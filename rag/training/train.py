@@ -44,7 +44,7 @@ CROSS_ENTROPY_NAME = f"{HELD_OUT_NAME}_cross_entropy"
 CHOICE_NAME = f"{HELD_OUT_NAME}_choice"
 CHOICE_BY_CROSS_ENTROPY = 1e-3
 """Weight of the cross-entropy beside nDCG@10 where checkpoints are compared: it decides between equal orders."""
-CPU_PAIRS, GPU_PAIRS = 16, 128
+CPU_PAIRS, GPU_PAIRS = 8, 128
 """Pairs in one forward pass: few of like length waste little on padding, many keep a GPU busy."""
 WEIGHTS_FILE = "weights.safetensors"
 
@@ -78,7 +78,7 @@ def train(
     _claim(folder, identity, resume=resume)
 
     torch.manual_seed(plan.seed)  # a new scoring head is random
-    model = open_cross_encoder(base)
+    model = open_cross_encoder(base, dropout=plan.dropout)
     readable_tokens = model.tokenizer.model_max_length
     model.tokenizer.model_max_length = min(plan.max_tokens, readable_tokens)
     _set_trainable(model, plan)
