@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +86,11 @@ def difference_of(before: Sequence[float], after: Sequence[float]) -> Difference
     bar = abs(changed.sum()) * (1 - 1e-12)
     as_far = sum(int((np.abs(signs @ changed) >= bar).sum()) for signs in _signs(len(changed)))
     return Difference(estimate.mean, estimate.low, estimate.high, (1 + as_far) / (1 + FLIPS))
+
+
+def resampled_sums(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Column sums of `(n_questions, m)` values over each resample of the questions, `(RESAMPLES, m)`."""
+    return np.asarray(_drawn(len(values)) @ values.astype(np.float32), dtype=np.float64)
 
 
 @lru_cache(maxsize=4)
