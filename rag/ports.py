@@ -240,7 +240,10 @@ class TraceStore(Protocol):
         ...
 
     def delete_before(self, moment: str, *, collection: str | None = None) -> int:
-        """Delete the traces asked before a time, and the labels given before it; returns the number of traces."""
+        """Delete the traces asked before a time with their labels, and all labels given before it.
+
+        Returns the number of traces.
+        """
         ...
 
     def delete_all(self, *, collection: str | None = None) -> int:
