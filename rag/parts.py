@@ -67,20 +67,16 @@ def split_question(question: str) -> tuple[str, ...]:
 def split_by_llm(question: str, llm: LLM, *, max_tokens: int = 800) -> tuple[str, ...]:
     """The parts of a question as an LLM sees them, at most MOST_PARTS; the question itself where it asks one thing.
 
-    An LLM is asked only where the question has a sign of several parts (see `may_have_parts`), so that most questions
-    cost no call. A reply that can't be a splitting (too many lines, other words, something left out) is ignored: the
-    rule splits.
+    A reply that can't be a splitting (too many lines, other words, something left out) is ignored: the rule splits.
 
     Args:
-        question: A standalone question, not empty.
+        question: A standalone question, not empty; one without a sign of several parts is not worth the call.
         llm: Splits.
         max_tokens: Most tokens of its reply, with room for models that think first.
 
     Raises:
         LLMError: The LLM gave no usable reply.
     """
-    if not may_have_parts(question):
-        return (question,)
     user = f"<question>\n{neutral(question)}\n</question>\n\nThe questions in it, one a line:"
     reply = "".join(llm.stream((Message("system", RULES), Message("user", user)), max_tokens=max_tokens))
     parts = _usable(reply, question)

@@ -1,4 +1,4 @@
-"""The way of one question: rewrite, embed, recall, rerank, floor, answer or refuse.
+"""The way of one question: rewrite, split, embed, recall, rerank, floor, answer or refuse.
 
 The whole story on one screen. What each stage does is in the stage's own file; which engines do it is `rag.wiring`'s
 choice; nothing is shown or stored here.
@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from rag.citations import cite
-from rag.errors import BadInput, Rank37Error
-from rag.floor import keep
-from rag.ports import Engines
+from rag.errors import BadInput, LLMError, Rank37Error
+from rag.merge import keep_for_parts, merge_candidates, merge_rankings
+from rag.parts import may_have_parts, split_by_llm, split_question
+from rag.ports import Engines, Progress
 from rag.prompt import build_prompt
-from rag.quotes import quote_answer
+from rag.quotes import quote_answer, quote_parts
 from rag.recall import recall
 from rag.rerank import rerank, stand_in
 from rag.rewrite import standalone_question
@@ -92,7 +94,7 @@ def _rank(
     document_ids: Sequence[str] | None,
     stages: _Stages,
 ) -> Trace:
-    """Rewrite, embed, recall, rerank, keep."""
+    """Rewrite, split, embed, recall, rerank, keep. What asks one thing is its own only part."""
     question = question.strip()
     if not question:
         raise BadInput("the question is empty: type one")
@@ -113,22 +115,50 @@ def _rank(
             note = "No LLM is configured, so this question was searched as typed, without regard to the earlier ones."
             trace = replace(trace, notes=(note,))
 
+        queries, trace = _split(trace, engines, policy, stages)
         with stages.timed("embed"):
-            vector = engines.embedder.embed_query(trace.query)
+            vectors = [engines.embedder.embed_query(query) for query in queries]
         with stages.timed("recall"):
-            candidates = recall(
-                trace.query, vector, engines.index, limit=policy.recall_limit, document_ids=document_ids
-            )
-        trace = replace(trace, candidates=candidates)
+            recalled = [
+                recall(query, vector, engines.index, limit=policy.recall_limit, document_ids=document_ids)
+                for query, vector in zip(queries, vectors, strict=True)
+            ]
+        trace = replace(trace, candidates=merge_candidates(recalled))
         with stages.timed("rerank"):
-            ranked = rerank(trace.query, candidates, engines.reranker, progress=stages.rerank_progress)
-        trace = replace(trace, ranked=ranked, kept=keep(ranked, floor=policy.floor, limit=policy.answer_limit))
+            progress = stages.rerank_progress([len(candidates) for candidates in recalled])
+            rankings = [
+                rerank(query, candidates, engines.reranker, progress=next(progress))
+                for query, candidates in zip(queries, recalled, strict=True)
+            ]
+        ranked = merge_rankings(rankings, trace.candidates)
+        kept, parts = keep_for_parts(queries, rankings, ranked, floor=policy.floor, limit=policy.answer_limit)
+        trace = replace(trace, ranked=ranked, kept=kept, parts=parts)
         trace = replace(_naming_reranker(trace, engines), timings_ms=stages.timings_ms())
         stages.ranking_ready(trace)
         return trace
     except Rank37Error as error:
         error.attach(replace(error.trace or trace, timings_ms=stages.timings_ms()))
         raise
+
+
+def _split(trace: Trace, engines: Engines, policy: QueryPolicy, stages: _Stages) -> tuple[tuple[str, ...], Trace]:
+    """What the question asks: itself, or its parts, by the LLM where there is one and a sign of several, else by rule.
+
+    An LLM that is down does not keep the ranking from a person: the rule splits then, and a note says so.
+    """
+    queries: tuple[str, ...] = (trace.query,)
+    if policy.split_questions and engines.llm and may_have_parts(trace.query):
+        try:
+            with stages.timed("split"):
+                queries = split_by_llm(trace.query, engines.llm)
+        except LLMError as error:
+            queries = split_question(trace.query)
+            note = f"The LLM was asked for the parts of the question and failed ({error}), so a rule looked for them."
+            trace = replace(trace, notes=(*trace.notes, note))
+    elif policy.split_questions:
+        queries = split_question(trace.query)
+    # Each part needs a place among the kept passages.
+    return (queries if len(queries) <= policy.answer_limit else (trace.query,)), trace
 
 
 def _naming_reranker(trace: Trace, engines: Engines) -> Trace:
@@ -142,11 +172,19 @@ def _naming_reranker(trace: Trace, engines: Engines) -> Trace:
 
 
 def _answer(trace: Trace, engines: Engines, policy: QueryPolicy, listen: Listener) -> tuple[Answer | Refusal, Trace]:
-    """Write an answer from the kept passages, or quote them where there is no LLM."""
+    """Write an answer from the kept passages, or quote them where there is no LLM; parts not covered are refused."""
+    refused = tuple(part.text for part in trace.parts if not part.covered)
     if engines.llm is None:
-        return quote_answer(trace.query, trace.kept, engines.sentence_scorer), trace
+        if not trace.parts:
+            return quote_answer(trace.query, trace.kept, engines.sentence_scorer), trace
+        quoted = quote_parts(trace.parts, trace.kept, engines.sentence_scorer)
+        return replace(quoted, refused_parts=refused), trace
     prompt, shown = build_prompt(
-        trace.query, trace.kept, count_tokens=engines.llm.count_tokens, prompt_tokens=policy.prompt_tokens
+        trace.query,
+        trace.kept,
+        count_tokens=engines.llm.count_tokens,
+        prompt_tokens=policy.prompt_tokens,
+        parts=[part.text for part in trace.parts if part.covered],
     )
     trace = replace(trace, prompt=prompt)
     if len(shown) < len(trace.kept):
@@ -163,7 +201,9 @@ def _answer(trace: Trace, engines: Engines, policy: QueryPolicy, listen: Listene
         raise
     trace = replace(trace, reply=reply)
     cited = cite(trace.reply, shown)
-    return (cited if isinstance(cited, Answer) else Refusal(cited, trace.best_score)), trace
+    if isinstance(cited, Answer):
+        return replace(cited, refused_parts=refused), trace
+    return Refusal(cited, trace.best_score), trace
 
 
 class _Stages:
@@ -183,8 +223,13 @@ class _Stages:
         finally:
             self._timings_ms[stage] = (time.perf_counter() - started) * 1000
 
-    def rerank_progress(self, done: int, total: int) -> None:
-        self._listen(RerankProgress(done, total))
+    def rerank_progress(self, sizes: Sequence[int]) -> Iterator[Progress]:
+        """For each of several rerankings of so many passages, what announces its progress as that of all of them."""
+        for number in range(len(sizes)):
+            yield partial(self._reranked, sum(sizes[:number]), sum(sizes))
+
+    def _reranked(self, before: int, total: int, done: int, _: int) -> None:
+        self._listen(RerankProgress(before + done, total))
 
     def ranking_ready(self, trace: Trace) -> None:
         self._listen(RankingReady(trace))

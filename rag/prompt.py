@@ -27,6 +27,8 @@ no images, no list of sources at the end."""
 
 REMINDER = f"Answer in the language of the question, each sentence with its [number], or reply {NO_ANSWER}."
 
+PARTS_REMINDER = "Each line of the question is asked by itself: answer each, in this order, and nothing beyond them."
+
 MESSAGE_OVERHEAD_TOKENS = 4
 """What a chat template adds to a message: role and delimiters."""
 
@@ -35,7 +37,12 @@ _CHAT_TEMPLATE = re.compile(r"\[(/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_R
 
 
 def build_prompt(
-    query: str, kept: Sequence[RankedChunk], *, count_tokens: Callable[[str], int], prompt_tokens: int
+    query: str,
+    kept: Sequence[RankedChunk],
+    *,
+    count_tokens: Callable[[str], int],
+    prompt_tokens: int,
+    parts: Sequence[str] = (),
 ) -> tuple[tuple[Message, ...], tuple[RankedChunk, ...]]:
     """The messages for the LLM, and the passages that they hold: passage n is the n-th of them, 1-based.
 
@@ -46,6 +53,8 @@ def build_prompt(
         kept: Passages in order of rank, at least one.
         count_tokens: Length of a text as the LLM counts it.
         prompt_tokens: Most tokens of the prompt.
+        parts: The parts of the question that passages cover, where it asks several things. They alone are asked then:
+            of what is refused the model learns nothing that it could answer.
 
     Raises:
         BadInput: Not even the first passage fits.
@@ -53,7 +62,7 @@ def build_prompt(
     if not kept:
         raise ValueError("a prompt needs at least one passage")
     for n_passages in range(len(kept), 0, -1):
-        messages = _messages(query, kept[:n_passages])
+        messages = _messages(query, kept[:n_passages], parts)
         n_tokens = sum(count_tokens(message.content) + MESSAGE_OVERHEAD_TOKENS for message in messages)
         if n_tokens <= prompt_tokens:
             return messages, tuple(kept[:n_passages])
@@ -63,10 +72,12 @@ def build_prompt(
     )
 
 
-def _messages(query: str, passages: Sequence[RankedChunk]) -> tuple[Message, ...]:
+def _messages(query: str, passages: Sequence[RankedChunk], parts: Sequence[str]) -> tuple[Message, ...]:
     blocks = [passage_block(number, ranked.chunk) for number, ranked in enumerate(passages, start=1)]
-    question = f"<question>\n{neutral(query)}\n</question>"
-    return Message("system", RULES), Message("user", "\n\n".join([*blocks, question, REMINDER]))
+    asked = "\n".join(neutral(part) for part in parts or [query])
+    reminder = f"{PARTS_REMINDER} {REMINDER}" if parts else REMINDER
+    question = f"<question>\n{asked}\n</question>"
+    return Message("system", RULES), Message("user", "\n\n".join([*blocks, question, reminder]))
 
 
 def passage_block(number: int, chunk: Chunk) -> str:

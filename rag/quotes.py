@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rag.citations import rarity, support, with_round_brackets
 from rag.ports import Reranker
 from rag.sentences import split_sentences
-from rag.types import Answer, Chunk, Citation, Passage, RankedChunk, Relevance
+from rag.types import Answer, Chunk, Citation, Part, Passage, RankedChunk, Relevance
 
 MOST_SCORED = 60
 """Most sentences that are scored, to bound the time; those with the most words of the question are preferred."""
@@ -79,12 +79,39 @@ def quote_answer(query: str, kept: Sequence[RankedChunk], scorer: Reranker) -> A
     """
     if not kept:
         raise ValueError("an answer needs at least one passage to quote")
-    candidates = _most_promising(
-        query, [each for number, ranked in enumerate(kept, 1) for each in _quotables(number, ranked)]
-    )
+    return _answer(_quotes(query, kept, range(1, len(kept) + 1), scorer), kept)
+
+
+def quote_parts(parts: Sequence[Part], kept: Sequence[RankedChunk], scorer: Reranker) -> Answer:
+    """Quote one to three sentences for each covered part of a question, in the order of the parts, each quote once.
+
+    Args:
+        parts: At least one is covered; the others are passed over.
+        kept: The n-th is cited as [n]; each part is answered from those that were kept for it.
+        scorer: As for `quote_answer`.
+    """
+    chosen: list[_Quotable] = []
+    for part in parts:
+        own = [number for number, ranked in enumerate(kept, start=1) if ranked.chunk.id in part.kept_ids]
+        for quote in _quotes(part.text, kept, own, scorer) if own else ():
+            if not any(quote.text in earlier.text for earlier in chosen):
+                chosen.append(quote)
+    if not chosen:
+        raise ValueError("an answer needs a part that is covered")
+    return _answer(chosen, kept)
+
+
+def _quotes(query: str, kept: Sequence[RankedChunk], numbers: Sequence[int], scorer: Reranker) -> list[_Quotable]:
+    """The quotes from the passages of those numbers: the best first, the others in order of passage and position."""
+    candidates = _most_promising(query, [each for number in numbers for each in _quotables(number, kept[number - 1])])
+    if not candidates:
+        return [_opening(numbers[0], kept[numbers[0] - 1])]
     passages = [Passage(f"{kept[each.number - 1].chunk.id}:{each.end}", each.read) for each in candidates]
-    chosen = _chosen(candidates, scorer.score(query, passages), kept) if candidates else [_opening(kept[0])]
-    chosen[1:] = sorted(chosen[1:], key=lambda each: (each.number, each.start))
+    chosen = _chosen(candidates, scorer.score(query, passages), kept)
+    return [chosen[0], *sorted(chosen[1:], key=lambda each: (each.number, each.start))]
+
+
+def _answer(chosen: Sequence[_Quotable], kept: Sequence[RankedChunk]) -> Answer:
     citations = tuple(
         Citation(each.number, chunk, each.text, chunk.page_at(each.start))
         for each in chosen
@@ -210,11 +237,11 @@ def _most_promising(query: str, quotables: Sequence[_Quotable]) -> list[_Quotabl
     return sorted(best, key=lambda each: (each.number, each.start))
 
 
-def _opening(ranked: RankedChunk) -> _Quotable:
+def _opening(number: int, ranked: RankedChunk) -> _Quotable:
     """What the best passage begins with, where nothing of the kept passages is a sentence."""
     text = ranked.chunk.text
     start, end = next(iter(split_sentences(text)), (0, len(text)))
-    return _Quotable(1, start, end, "", _folded(text[start:end]))
+    return _Quotable(number, start, end, "", _folded(text[start:end]))
 
 
 def _folded(text: str) -> str:
