@@ -100,7 +100,9 @@ def _ask(options: argparse.Namespace) -> int:
                     f"collection {settings.collection!r} in {settings.data_dir} holds no documents: "
                     "add some with `python -m ingest PATH...`"
                 )
-            result = answer_question(options.question, engines, policy_for(settings, engines.reranker))
+            result = answer_question(
+                options.question, engines, policy_for(settings, engines.reranker, engines.embedder)
+            )
             files = {stored.document.id: stored.document.source for stored in engines.index.documents()}
         finally:
             engines.index.close()

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from rag.errors import BadInput, ModelUnavailable, RerankerUnavailable
+from rag.floor_store import FloorInUse, FloorScope, FloorSource, FloorStore, floor_text
 from rag.ports import LLM, Embedder, Engines, Index, Reranker
 from rag.settings import DEFAULT_RERANKER, DEFAULT_RERANKER_REVISION, EMBEDDED, PROMOTED, Settings
-from rag.types import EmbedderIdentity, QueryPolicy, RerankerState
+from rag.types import EmbedderIdentity, EngineInfo, QueryPolicy, RerankerState
 
 if TYPE_CHECKING:
     from rag.engines.cross_encoder import CrossEncoderReranker
@@ -190,15 +191,95 @@ def _open_promoted(settings: Settings) -> CrossEncoderReranker | None:
     return reranker
 
 
-def policy_for(settings: Settings, reranker: Reranker) -> QueryPolicy:
-    """The settings' numbers, with the floor that was chosen for exactly this reranker when it was promoted.
+def policy_for(settings: Settings, reranker: Reranker, embedder: Embedder | None = None) -> QueryPolicy:
+    """The settings' numbers, with the floor that `floor_in_use` says.
 
-    A floor that the environment names wins: the person has chosen.
+    Without an embedder no collection is meant, and no floor that was chosen for one is used.
     """
-    if "floor" in settings.model_fields_set:
-        return settings.policy
-    floor = promoted_rerankers(settings).floor_for(reranker.info.name, reranker.info.revision)
-    return settings.policy if floor is None else replace(settings.policy, floor=floor)
+    if embedder is not None:
+        return replace(settings.policy, floor=floor_in_use(settings, reranker, embedder).value)
+    promoted = None if _floor_is_named(settings) else _promotion_floor(settings, scorer_of(reranker).info)
+    return settings.policy if promoted is None else replace(settings.policy, floor=promoted)
+
+
+def floor_in_use(settings: Settings, reranker: Reranker, embedder: Embedder) -> FloorInUse:
+    """The floor that questions to the settings' collection meet, and why.
+
+    A floor that the environment names wins: the person has chosen. Else the one stored for exactly this collection,
+    reranker, revision, precision and chunking; else the one that was chosen when this reranker was promoted; else the
+    default.
+
+    Raises: CollectionError where the stored floors can't be read.
+    """
+    info = scorer_of(reranker).info
+    scope = floor_scope(settings, reranker, embedder)
+    floors = floor_store(settings).of_collection(settings.collection)
+    stored = next((one for one in floors if one.scope == scope), None)
+    stale = floors[-1] if floors and stored is None else None
+    differences = scope.differences(stale.scope) if stale else ()
+    usual = settings.policy.floor
+
+    def found(value: float, source: FloorSource, why: str) -> FloorInUse:
+        return FloorInUse(value, source, why, scope, stored, stale, differences)
+
+    if _floor_is_named(settings):
+        over = f"; it overrides the floor of {floor_text(stored.value)} chosen for this collection" if stored else ""
+        return found(usual, "setting", f"set by RANK37_FLOOR{over}")
+    if stored is not None:
+        on = f" on {stored.measured_on}" if stored.measured_on else ""
+        how = {"sweep": "best F1", "conformal": "conformal floor", "by hand": "set by hand"}[stored.how]
+        return found(stored.value, "stored", f"{how}{on}, {stored.chosen_at[:10]}, for {info.name} and this chunking")
+    unused = ""
+    if stale is not None:
+        chosen_for = ", ".join(differences)
+        unused = f"; the floor of {floor_text(stale.value)} was chosen for {chosen_for}: calibrate again"
+    promoted = _promotion_floor(settings, info)
+    if promoted is not None:
+        return found(promoted, "promotion", f"chosen when {info.name} was promoted{unused}")
+    return found(usual, "default", f"the default{unused}")
+
+
+def floor_scope(settings: Settings, reranker: Reranker, embedder: Embedder) -> FloorScope:
+    """What a floor that is chosen now is for: the settings' collection, the engine that scores, and the chunking."""
+    info, identity = scorer_of(reranker).info, embedder.identity
+    return FloorScope(
+        collection=settings.collection,
+        reranker=info.name,
+        revision=info.revision,
+        precision=info.precision,
+        chunk_tokens=settings.chunk_tokens,
+        chunk_overlap_tokens=settings.chunk_overlap_tokens,
+        embedder=identity.name,
+        embedder_revision=identity.revision,
+    )
+
+
+def floor_store(settings: Settings) -> FloorStore:
+    """The floors that were chosen in the settings' data folder."""
+    return FloorStore(settings.data_dir / "floors.json")
+
+
+@runtime_checkable
+class _Composed(Protocol):
+    """A reranker whose scores are another one's."""
+
+    @property
+    def scorer(self) -> Reranker: ...
+
+
+def scorer_of(reranker: Reranker) -> Reranker:
+    """The reranker whose scores meet the floor: of a cascade the second, of a gated order the gate, else itself."""
+    while isinstance(reranker, _Composed):
+        reranker = reranker.scorer
+    return reranker
+
+
+def _floor_is_named(settings: Settings) -> bool:
+    return "floor" in settings.model_fields_set
+
+
+def _promotion_floor(settings: Settings, info: EngineInfo) -> float | None:
+    return promoted_rerankers(settings).floor_for(info.name, info.revision)
 
 
 def base_model_folder(name: str) -> Path:

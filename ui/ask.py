@@ -119,7 +119,7 @@ def _asking(question: str, earlier: Sequence[Asking], workspace: Workspace) -> A
         return answer_question(
             question,
             workspace.engines,
-            policy_for(workspace.settings, workspace.engines.reranker),
+            policy_for(workspace.settings, workspace.engines.reranker, workspace.engines.embedder),
             history=_turns(before),
             listen=listen,
         )

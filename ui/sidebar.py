@@ -8,6 +8,7 @@ from __future__ import annotations
 import streamlit as st
 
 from rag.types import EngineInfo
+from rag.wiring import floor_in_use
 from ui.problems import problems_shown, show_problem
 from ui.words import as_html, as_markdown, count, floor_value, sentence_html
 from ui.workspace import Workspace
@@ -38,10 +39,12 @@ def show_sidebar(workspace: Workspace) -> None:
 
 def _collection(workspace: Workspace) -> str:
     index = workspace.engines.index
+    floor = floor_in_use(workspace.settings, workspace.engines.reranker, workspace.engines.embedder)
     ready = sum(1 for stored in index.documents() if stored.state == "ready")
     return f"""<div class="r37-facts"><p><b>{count(ready, "document")}</b>, {count(index.count_chunks(), "chunk")}
 in the collection “{as_html(index.collection)}”</p>
-<p>Floor <b>{floor_value(workspace.settings.floor)}</b>: passages that score less are never used</p></div>"""
+<p>Floor <b>{floor_value(floor.value)}</b>: passages that score less are never used
+<small>{sentence_html(floor.why)}</small></p></div>"""
 
 
 def _engine(info: EngineInfo) -> str:

@@ -53,6 +53,11 @@ class CascadeReranker:
         )
 
     @property
+    def scorer(self) -> Reranker:
+        """The reranker whose scores meet the floor."""
+        return self._second
+
+    @property
     def depth(self) -> int | None:
         """How many passages the second reranker reads; None: all."""
         return self._depth

@@ -37,6 +37,11 @@ class FallbackReranker:
         """The first's: it is asked anew at every question."""
         return self._first.info
 
+    @property
+    def scorer(self) -> Reranker:
+        """The reranker whose scores meet the floor, unless it is unavailable."""
+        return self._first
+
     def score(self, query: str, passages: Sequence[Passage], *, progress: Progress | None = None) -> list[Relevance]:
         """One `Relevance` a passage, in input order.
 

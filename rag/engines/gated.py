@@ -50,6 +50,11 @@ class GatedReranker:
             sends_data_to=", ".join(sorted({host for host in (orderer.sends_data_to, gate.sends_data_to) if host})),
         )
 
+    @property
+    def scorer(self) -> Reranker:
+        """The reranker whose scores meet the floor."""
+        return self._gate
+
     def score(self, query: str, passages: Sequence[Passage], *, progress: Progress | None = None) -> list[Relevance]:
         """One `Relevance` a passage, in input order; progress counts the readings of both."""
         depth = min(self._depth, len(passages))

@@ -25,6 +25,11 @@ class FirstOnly:
         info = self._reranker.info
         return replace(info, why=f"{info.why}; it reads the first {self._depth} passages of recall".lstrip("; "))
 
+    @property
+    def scorer(self) -> Reranker:
+        """The reranker whose scores meet the floor."""
+        return self._reranker
+
     def score(self, query: str, passages: Sequence[Passage], *, progress: Progress | None = None) -> list[Relevance]:
         """One `Relevance` a passage, in input order."""
         read = self._reranker.score(query, passages[: self._depth], progress=progress)
