@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from rag.types import Answer, Candidate, Chunk, RankedChunk, Refusal, Result, Trace
+from rag.types import Answer, Candidate, Chunk, Part, RankedChunk, Refusal, Result, Trace
 
 REFUSAL_TEXTS = {
     "no_candidates": "The collection holds nothing that could be searched for this question.",
@@ -30,6 +30,7 @@ def result_as_json(result: Result, files: Mapping[str, str] | None = None) -> di
         "text": outcome.text if isinstance(outcome, Answer) else refusal_text(outcome, trace),
         "reason": outcome.reason if isinstance(outcome, Refusal) else None,
         "best_score": trace.best_score,
+        "refused_parts": list(outcome.refused_parts) if isinstance(outcome, Answer) else [],
         "citations": [
             {
                 "marker": citation.marker,
@@ -56,6 +57,7 @@ def _trace_as_json(trace: Trace, files: Mapping[str, str] | None = None) -> dict
         "candidates": [_candidate(candidate, files) for candidate in trace.candidates],
         "ranked": [_ranked(ranked, files) for ranked in trace.ranked],
         "kept": [_ranked(ranked, files) for ranked in trace.kept],
+        "parts": [asdict(part) for part in trace.parts],
         "floor": trace.floor,
         "answer_limit": trace.answer_limit,
         "engines": [asdict(info) for info in trace.engines],
@@ -84,6 +86,19 @@ def refusal_text(refusal: Refusal, trace: Trace) -> str:
         f"{text} Nearest was {nearest.chunk.title}, {pages_text(nearest.chunk)}, with {nearest.score:.2f}: "
         f"{short:.2f} below the floor of {trace.floor:.2f}."
     )
+
+
+def refused_part_text(part: Part, floor: float) -> str:
+    """A part of a question that is refused, by name, with its best score and how far it fell short.
+
+    >>> refused_part_text(Part("What does it cost?", 0.21, False), 0.4)
+    'Not found in your documents: What does it cost? The best passage scored 0.21: 0.19 below the floor of 0.40.'
+    """
+    text = f"Not found in your documents: {part.text}"
+    if part.best_score is None:
+        return text
+    short = floor - part.best_score
+    return f"{text} The best passage scored {part.best_score:.2f}: {short:.2f} below the floor of {floor:.2f}."
 
 
 def pages_text(chunk: Chunk) -> str:
@@ -124,5 +139,6 @@ def _ranked(ranked: RankedChunk, files: Mapping[str, str]) -> dict[str, Any]:
         "logit": ranked.logit,
         "first_score": ranked.first_score,
         "cached": ranked.cached,
+        "part": ranked.part,
         **_where(ranked.chunk, files),
     }

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from rag.export import pages_text, refusal_text
+from rag.export import pages_text, refusal_text, refused_part_text
 from rag.types import Answer, RankedChunk, RerankerState, Result, Trace
 
 ROWS_SHOWN = 10
@@ -18,7 +18,7 @@ ROWS_SHOWN = 10
 
 
 def print_result(result: Result, console: Console) -> None:
-    """The answer with its citations, or the refusal, then the top of both rankings."""
+    """The answer with its citations, or the refusal, then what parts are refused and the top of both rankings."""
     outcome, trace = result.outcome, result.trace
     if isinstance(outcome, Answer):
         console.print(escape(outcome.text), highlight=False)
@@ -30,6 +30,10 @@ def print_result(result: Result, console: Console) -> None:
             )
     else:
         console.print(f"[bold]No answer.[/bold] {escape(refusal_text(outcome, trace))}", highlight=False)
+    for part in trace.parts:
+        if not part.covered:
+            console.print()
+            console.print(escape(refused_part_text(part, trace.floor)), highlight=False)
     console.print()
     print_ranking(trace, console)
     for note in trace.notes:
@@ -42,13 +46,15 @@ def print_ranking(trace: Trace, console: Console) -> None:
         title = f"Reranked {len(trace.ranked)} of recall, floor {trace.floor:.2f}"
         # Expanded: else the columns that do not wrap share the lack of room, and numbers vanish.
         table = Table(title=title, title_justify="left", expand=True)
-        for name in ("rank", "was", "moved", "score", ""):
+        for name in ("rank", "was", "moved", "score", *(["part"] if trace.parts else []), ""):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("passage", ratio=1, no_wrap=True, overflow="ellipsis")
         kept = {ranked.chunk.id for ranked in trace.kept}
         for ranked in trace.ranked[:ROWS_SHOWN]:
             table.add_row(*_row(ranked, kept=ranked.chunk.id in kept))
         console.print(table)
+        for number, part in enumerate(trace.parts, start=1):
+            console.print(f"[dim]part {number}: {escape(part.text)}[/dim]", highlight=False)
         if len(trace.ranked) > ROWS_SHOWN:
             console.print(f"[dim]… and {len(trace.ranked) - ROWS_SHOWN} more (--json prints all)[/dim]")
     for info in trace.engines:
@@ -87,6 +93,7 @@ def _row(ranked: RankedChunk, *, kept: bool) -> tuple[str, ...]:
         str(ranked.candidate.rank),
         moved,
         score,
+        *([str(ranked.part)] if ranked.part else []),
         "[green]kept[/green]" if kept else "",
         escape(passage),
     )

@@ -11,7 +11,7 @@ import re
 
 import streamlit as st
 
-from rag.types import Answer, Citation, RankedChunk, Refusal, Result, Trace
+from rag.types import Answer, Citation, Part, RankedChunk, Refusal, Result, Trace
 from ui.words import as_html, as_markdown, count, floor_value, pages, score_value, shortfall, snippet
 
 _MARKERS = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
@@ -23,6 +23,8 @@ def show_result(result: Result) -> None:
     """The outcome, and what a person should know about how it came about."""
     if isinstance(result.outcome, Answer):
         st.html(answer_html(result.outcome))
+        if result.outcome.refused_parts:
+            st.html(refused_parts_html(result.trace))
     else:
         st.html(refusal_html(result.outcome, result.trace))
     show_notes(result.trace)
@@ -61,10 +63,36 @@ def answer_html(answer: Answer) -> str:
 def refusal_html(refusal: Refusal, trace: Trace) -> str:
     """The refusal: why, what was nearest and how far below the floor it was, and whether an LLM was asked."""
     nearest = trace.ranked[0] if trace.ranked else None
+    parts = "".join(_refused_part(part, trace.floor) for part in trace.parts if not part.covered)
     return f"""<div class="r37-refusal" data-testid="refusal">
 <p class="r37-headline">{_refusal_headline(refusal)}</p>
-<p>{_refusal_reason(refusal, trace)}</p>{_nearest(nearest, trace.floor) if nearest else ""}
-<p class="r37-source">{"An LLM was asked." if trace.prompt else "No LLM was asked."}</p></div>"""
+<p>{_refusal_reason(refusal, trace)}</p>{parts}{_nearest(nearest, trace.floor) if nearest else ""}
+<p class="r37-source">{_llm_asked(trace)}</p></div>"""
+
+
+def refused_parts_html(trace: Trace) -> str:
+    """The parts of the question that no passage covers, each by name with its best score."""
+    parts = "".join(_refused_part(part, trace.floor) for part in trace.parts if not part.covered)
+    return f"""<div class="r37-refusal" data-testid="refused-parts">
+<p class="r37-headline">Not found in your documents</p>{parts}</div>"""
+
+
+def _refused_part(part: Part, floor: float) -> str:
+    score = "No passage was given a score for it."
+    if part.best_score is not None:
+        below = shortfall(part.best_score, floor)
+        score = (
+            f"The best passage scored {score_value(part.best_score)}: {below} below the floor of {floor_value(floor)}."
+        )
+    return f"<p><b>{as_html(part.text)}</b> {score}</p>"
+
+
+def _llm_asked(trace: Trace) -> str:
+    if trace.prompt:
+        return "An LLM was asked."
+    if "split" in trace.timings_ms:
+        return "No LLM was asked for an answer; one was asked for the parts of the question."
+    return "No LLM was asked."
 
 
 def _refusal_headline(refusal: Refusal) -> str:

@@ -46,6 +46,8 @@ def summary(trace: Trace) -> str:
         return f"{parts[0]} · not reranked"
     kept = f"{len(trace.kept)} kept of {passing}" if passing else "none"
     parts[0] += f" → rerank → {kept} at or above {floor_value(trace.floor)}"
+    if trace.parts:
+        parts.append(f"{sum(part.covered for part in trace.parts)} of {len(trace.parts)} parts covered")
     best = trace.ranked[0]
     parts.append(f"best moved {best.candidate.rank} → {best.rank}" if best.rank_change else "best stayed first")
     if "rerank" in trace.timings_ms:
@@ -73,7 +75,7 @@ def panel_html(trace: Trace) -> str:
             <li class="r37-nothing">The reranker gave no order.</li></ol>"""
     return f"""<style>{_hover_rules(len(trace.candidates))}</style>
 <div class="r37-panel" style="{_SIZES}">
-<p class="r37-summary" data-testid="rank-summary">{as_html(summary(trace))}</p>
+<p class="r37-summary" data-testid="rank-summary">{as_html(summary(trace))}</p>{_parts(trace)}
 <div class="r37-scroll" tabindex="0" role="region" aria-label="Passages before and after rerank"><div class="r37-grid">
 <ol class="r37-before"><li class="r37-head"><b>Before: recall</b>
 <span>fused score of meaning and words</span></li>{"".join(before)}</ol>
@@ -82,12 +84,23 @@ def panel_html(trace: Trace) -> str:
 </div></div></div>"""
 
 
+def _parts(trace: Trace) -> str:
+    """What each part of the question is, and what came of it; nothing for a question without parts."""
+    lines = []
+    for number, part in enumerate(trace.parts, start=1):
+        best = "no score" if part.best_score is None else f"best score {score_value(part.best_score)}"
+        came = f"{len(part.kept_ids)} kept" if part.covered else "refused"
+        lines.append(f"<b>Part {number}</b>: {as_html(part.text)} <small>{came}, {best}</small>")
+    return f"""<p class="r37-summary" data-testid="rank-parts">{"<br>".join(lines)}</p>""" if lines else ""
+
+
 def _after_and_wires(trace: Trace, kept: dict[int, int]) -> tuple[list[str], list[str]]:
     """The right column with its dividers, and the lines from each passage's place before to its place after."""
     last_passing = max((ranked.rank for ranked in trace.ranked if _passes(ranked, trace.floor)), default=0)
     scored = sum(1 for ranked in trace.ranked if ranked.score is not None)
     passing = sum(1 for ranked in trace.ranked if _passes(ranked, trace.floor))
     has_first_scores = any(ranked.first_score is not None for ranked in trace.ranked)
+    kept_are_first = all(rank <= len(kept) for rank in kept)  # of several parts, each keeps its own best
 
     rows: list[str] = []
     wires: list[str] = []
@@ -101,7 +114,7 @@ def _after_and_wires(trace: Trace, kept: dict[int, int]) -> tuple[list[str], lis
     for ranked in trace.ranked:
         if ranked.rank == last_passing + 1:
             divide(_floor_divider(trace.floor, above=passing, below=scored - passing))
-        elif ranked.rank == len(trace.kept) + 1 and passing > len(trace.kept):
+        elif ranked.rank == len(trace.kept) + 1 and passing > len(trace.kept) and kept_are_first:
             cut = passing - len(trace.kept)
             divide(
                 f'<li class="r37-divider">{cut} more {"passes" if cut == 1 else "pass"} the floor; '
@@ -140,17 +153,20 @@ def _row_after(ranked: RankedChunk, marker: int | None, passing: bool, has_first
         value = "–" if ranked.first_score is None else score_value(ranked.first_score)
         first = f'<span class="r37-first"><small>first model</small>{value}</span>'
     chip = f'<b class="r37-chip" title="kept: cited as [{marker}]">[{marker}]</b>' if marker else ""
+    part = (
+        f'<span title="scored for part {ranked.part} of the question">part {ranked.part}</span>' if ranked.part else ""
+    )
     strength = _strength(marker is not None, passing)
     return f"""<li class="r37-row {strength}" data-c="{ranked.candidate.rank}" {_tooltip(ranked.candidate)}>
-<span class="r37-rank">{ranked.rank}</span>{_passage(ranked.candidate, chip)}{first}
+<span class="r37-rank">{ranked.rank}</span>{_passage(ranked.candidate, chip, part)}{first}
 <span class="r37-numbers">{score}
 <small><b class="{direction}">{moved}</b> was {ranked.candidate.rank}</small></span></li>"""
 
 
-def _passage(candidate: Candidate, chip: str = "") -> str:
+def _passage(candidate: Candidate, chip: str = "", part: str = "") -> str:
     chunk = candidate.chunk
     return f"""<span class="r37-passage"><span class="r37-title">{chip}<b>{as_html(chunk.title)}</b>
-<span>{pages(chunk.first_page, chunk.last_page)}</span></span>
+<span>{pages(chunk.first_page, chunk.last_page)}</span>{part}</span>
 <small>{as_html(snippet(chunk.text, SNIPPET_CHARACTERS))}</small></span>"""
 
 
