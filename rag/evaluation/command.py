@@ -22,9 +22,12 @@ from rag.errors import BadInput
 from rag.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from rag.evaluation.judges import JudgeName
+    from rag.evaluation.rankings import ItemsOf
     from rag.evaluation.sets import LabelledSet
     from rag.evaluation.tables import Table
-    from rag.ports import Embedder, Index
+    from rag.ports import Embedder, Engines, Index
+    from rag.types import QueryPolicy
 
 Show = Callable[[str, int, int], None]
 """Takes what is being done, how much of it is done, and of how much."""
@@ -52,11 +55,11 @@ def add_evaluate_command(
         "--engines", metavar="NAMES", help="rerankers to evaluate side by side, separated by commas: `rag rerankers`"
     )
     evaluate.add_argument(
-        "--limit", type=_positive, metavar="N", help="at most N questions of each kind of each set, at random"
+        "--limit", type=positive, metavar="N", help="at most N questions of each kind of each set, at random"
     )
     evaluate.add_argument("--seed", type=int, default=37, help="of the choice that --limit makes")
     evaluate.add_argument(
-        "--depth", type=_positive, metavar="N", help="how many of the recalled passages are reranked (100)"
+        "--depth", type=positive, metavar="N", help="how many of the recalled passages are reranked (100)"
     )
     evaluate.add_argument(
         "--min-relevance",
@@ -70,6 +73,7 @@ def add_evaluate_command(
         action=argparse.BooleanOptionalAction,
         help="ask the whole way, or only up to the floor; without it, sets of PDFs are asked the whole way",
     )
+    judge_argument(evaluate)
     evaluate.add_argument("--data-dir", type=Path, help="where indexes are kept and reused (RANK37_DATA_DIR)")
     evaluate.add_argument("--progress", action="store_true", help="say how far it is, on stderr, also in a log")
     _output_arguments(evaluate, "one JSON object for each set and reranker, a line each")
@@ -89,13 +93,24 @@ def add_compare_command(commands: argparse._SubParsersAction[argparse.ArgumentPa
     compare.set_defaults(run=_compare)
 
 
+def judge_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--judge`: who says whether a passage supports a statement."""
+    parser.add_argument(
+        "--judge",
+        choices=("relevance", "llm"),
+        default="relevance",
+        help="who says whether passages support what an answer says: a reranker's score against the floor, which "
+        "measures relevance and not entailment (the default), or the configured LLM",
+    )
+
+
 def _output_arguments(parser: argparse.ArgumentParser, json_help: str) -> None:
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help=json_help)
     output.add_argument("--markdown", action="store_true", help="tables that a page can include as they are")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
     return int(text)
@@ -114,13 +129,20 @@ def _evaluate(options: argparse.Namespace, *, ingest_pdfs: IngestPdfs) -> int:
     sets = [sampled(labelled, options.limit, seed=options.seed) for labelled in sets]
     embedder = open_embedder(settings)
     reports = []
-    with _progress(options.progress) as show:
+    with shown_progress(options.progress) as show:
         for labelled in sets:
             for engine in engines:
                 answers = labelled.pdfs is not None if options.answers is None else options.answers
-                chosen = _settings_for(settings, engine, labelled, embedder)
+                chosen = settings_for_set(settings, engine, labelled, embedder)
                 value = evaluate_set(
-                    labelled, chosen, embedder, depth=options.depth, answers=answers, ingest_pdfs=ingest_pdfs, show=show
+                    labelled,
+                    chosen,
+                    embedder,
+                    depth=options.depth,
+                    answers=answers,
+                    judge=options.judge,
+                    ingest_pdfs=ingest_pdfs,
+                    show=show,
                 )
                 if options.json:
                     print(json.dumps(value, ensure_ascii=False), flush=True)
@@ -137,6 +159,7 @@ def evaluate_set(
     *,
     depth: int | None,
     answers: bool,
+    judge: JudgeName = "relevance",
     ingest_pdfs: IngestPdfs,
     show: Show = lambda name, done, total: None,
 ) -> dict[str, Any]:
@@ -145,13 +168,46 @@ def evaluate_set(
     100 passages are recalled, and `depth` of them reranked (None: as many as the settings recall); the others stay
     behind in recall order.
     """
-    from rag.evaluation.depth import FirstOnly
-    from rag.evaluation.passage_index import write_passages
-    from rag.evaluation.rankings import RECALL_AT, ask_all, items_of_pages, items_of_passages
+    from rag.evaluation.judges import open_judge
+    from rag.evaluation.rankings import ask_all
     from rag.evaluation.report import report
-    from rag.wiring import open_engines, open_index, policy_for
 
     depth = depth or settings.recall_limit
+    with opened_set(labelled, settings, embedder, depth=depth, ingest_pdfs=ingest_pdfs, show=show) as opened:
+        engines, policy, items_of = opened
+        chosen = open_judge(judge, settings, engines) if answers else None
+        asked, infos = ask_all(
+            labelled.questions,
+            engines,
+            policy,
+            items_of,
+            answers=answers,
+            judge=chosen,
+            progress=partial(show, f"{labelled.name}, {engines.reranker.info.name}"),
+        )
+    who = chosen.info if chosen else None
+    return report(labelled, asked, infos, policy, depth=depth, answers=answers, judge=who)
+
+
+@contextmanager
+def opened_set(
+    labelled: LabelledSet,
+    settings: Settings,
+    embedder: Embedder,
+    *,
+    depth: int,
+    ingest_pdfs: IngestPdfs,
+    show: Show = lambda name, done, total: None,
+) -> Iterator[tuple[Engines, QueryPolicy, ItemsOf]]:
+    """The engines over a set's index, which is made where that is not done yet; the index is closed at the end.
+
+    At least 100 passages are recalled, and the first `depth` of them reranked.
+    """
+    from rag.evaluation.depth import FirstOnly
+    from rag.evaluation.passage_index import write_passages
+    from rag.evaluation.rankings import RECALL_AT, items_of_pages, items_of_passages
+    from rag.wiring import open_engines, open_index, policy_for
+
     index = open_index(settings, embedder.identity)
     try:
         if labelled.pdfs:
@@ -162,23 +218,15 @@ def evaluate_set(
             write_passages(labelled.passages, embedder, index, progress=progress)
             items_of = items_of_passages(labelled)
         engines = open_engines(settings, embedder=embedder, index=index)
-        policy = replace(policy_for(settings, engines.reranker), recall_limit=max(RECALL_AT, depth))
+        policy = replace(policy_for(settings, engines.reranker, embedder), recall_limit=max(RECALL_AT, depth))
         if depth < policy.recall_limit:
             engines = replace(engines, reranker=FirstOnly(engines.reranker, depth))
-        asked, infos = ask_all(
-            labelled.questions,
-            engines,
-            policy,
-            items_of,
-            answers=answers,
-            progress=partial(show, f"{labelled.name}, {engines.reranker.info.name}"),
-        )
+        yield engines, policy, items_of
     finally:
         index.close()
-    return report(labelled, asked, infos, policy, depth=depth, answers=answers)
 
 
-def _settings_for(settings: Settings, engine: str | None, labelled: LabelledSet, embedder: Embedder) -> Settings:
+def settings_for_set(settings: Settings, engine: str | None, labelled: LabelledSet, embedder: Embedder) -> Settings:
     """The settings with the set's own collection and the named reranker, for which nothing may stand in."""
     made_with = [labelled.content, str(embedder.identity)]
     if labelled.pdfs:
@@ -253,7 +301,7 @@ def _print(tables: Sequence[Table], markdown: bool) -> None:
 
 
 @contextmanager
-def _progress(wanted: bool) -> Iterator[Show]:
+def shown_progress(wanted: bool) -> Iterator[Show]:
     """Bars at a terminal; elsewhere a line every ten seconds where progress is wanted, else nothing."""
     from rag.terminal import progress_bars
 

@@ -82,10 +82,11 @@ def comparison(first: Report, second: Report) -> dict[str, Any]:
         raise BadInput(f"the two reports of {first['set']!r} have no question in common")
     answerable = [(a, b) for a, b in both if a["group"] is None]
     others = [(a, b) for a, b in both if a["group"] is not None]
+    kept_keys = ("engines", "floor", "depth", "answers", "judge")
     value: dict[str, Any] = {
         "set": first["set"],
-        "first": {key: first[key] for key in ("engines", "floor", "depth", "answers")},
-        "second": {key: second[key] for key in ("engines", "floor", "depth", "answers")},
+        "first": {key: first.get(key) for key in kept_keys},
+        "second": {key: second.get(key) for key in kept_keys},
         "n": len(both),
         "only_first": len(first["questions"]) - len(both),
         "only_second": len(second["questions"]) - len(both),
@@ -102,13 +103,46 @@ def comparison(first: Report, second: Report) -> dict[str, Any]:
         "answerable": _paired(answerable, lambda row: float(row["refused"])),
         "unanswerable": _paired(others, lambda row: float(row["refused"])),
     }
+    answered = [(a["answer"], b["answer"]) for a, b in both if a.get("answer") and b.get("answer")]
+    value["n_answered"] = len(answered)
+    value["answered"] = _answers_paired(answered, same_judge=first.get("judge") == second.get("judge"))
     value["flipped"] = {
         "into_top": _flips(answerable, lambda a, b: not _in_top(a) and _in_top(b)),
         "out_of_top": _flips(answerable, lambda a, b: _in_top(a) and not _in_top(b)),
         "now_answered": _flips(both, lambda a, b: a["refused"] and not b["refused"]),
         "now_refused": _flips(both, lambda a, b: not a["refused"] and b["refused"]),
+        "now_right": _flips(answerable, lambda a, b: _cites_gold(a) is False and _cites_gold(b) is True),
+        "now_wrong": _flips(answerable, lambda a, b: _cites_gold(a) is True and _cites_gold(b) is False),
     }
     return value
+
+
+_JUDGED = {
+    "citation_recall": "citation_recall",
+    "citation_precision": "citation_precision",
+    "faithfulness": "faithfulness",
+    "hallucination_rate": "hallucinates",
+}
+"""Figures that rest on the judge, with the key in a row's answer."""
+_MATCHED = {"exact_match": "exact_match", "token_f1": "token_f1", "contains_gold": "contains_gold"}
+
+
+def _answers_paired(answered: Sequence[tuple[Row, Row]], *, same_judge: bool) -> dict[str, Any]:
+    """What the answers to the same questions are worth; figures of two judges are not compared."""
+    names = {**_JUDGED, **_MATCHED} if same_judge else _MATCHED
+    return {
+        name: _paired(
+            [(a, b) for a, b in answered if a[key] is not None and b[key] is not None],
+            lambda row, key=key: float(row[key]),  # type: ignore[misc]  # the default binds the loop's value
+        )
+        for name, key in names.items()
+    }
+
+
+def _cites_gold(row: Row) -> bool | None:
+    """Whether the answer cites a gold page or passage; None where no answer was asked for, or none could be judged."""
+    outcome = row.get("outcome")
+    return outcome["by_page"] == "right" if outcome else None
 
 
 def _key(row: Row) -> tuple[str, str, str]:

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 
 import ir_measures
 
+from rag.evaluation.answer_match import contains
+from rag.evaluation.answers import JudgedAnswer, judge_answer, statements_of
+from rag.evaluation.judges import Judge
 from rag.evaluation.passage_index import beginning, chunk_id
 from rag.evaluation.sets import LabelledSet, Question, page_item
 from rag.pipeline import answer_question, rank_passages
 from rag.ports import Engines, Progress
-from rag.types import Answer, Chunk, EngineInfo, QueryPolicy, Trace
+from rag.types import Answer, Chunk, Citation, EngineInfo, QueryPolicy, Refusal, Trace
 
 ItemsOf = Callable[[Chunk], tuple[str, ...]]
 """The items that a chunk stands for: its passage, or the pages on which it lies."""
@@ -60,6 +63,8 @@ class Asked:
     n_cached: int
     """How many scores were remembered from earlier."""
     timings_ms: Mapping[str, float]
+    answer: JudgedAnswer | None = None
+    """What the answer is worth; None where there is none, or nobody judged it."""
 
     @property
     def refused(self) -> bool:
@@ -94,11 +99,13 @@ def ask_all(
     items_of: ItemsOf,
     *,
     answers: bool = False,
+    judge: Judge | None = None,
     progress: Progress | None = None,
 ) -> tuple[list[Asked], tuple[EngineInfo, ...]]:
     """Ask every question, in order: up to the floor, or the whole way where `answers` are wanted.
 
-    A question longer than the embedder reads is asked by its beginning.
+    Answers are judged where there is a `judge`; its time is in no stage's. A question longer than the embedder reads is
+    asked by its beginning.
 
     Returns:
         The rows, and the engines as the traces name them: a stand-in for some questions is listed as well.
@@ -109,41 +116,51 @@ def ask_all(
         text = beginning(question.text, engines.embedder)
         if answers:
             result = answer_question(text, engines, policy)
-            reason = None if isinstance(result.outcome, Answer) else result.outcome.reason
-            found = _answer_in(result.outcome.text, question) if isinstance(result.outcome, Answer) else None
-            asked.append(_row(question, result.trace, items_of, reason, found))
+            asked.append(_row(question, result.trace, items_of, result.outcome, judge))
         else:
             trace = rank_passages(text, engines, policy)
-            reason = None if trace.kept else "below_floor" if trace.ranked else "no_candidates"
-            asked.append(_row(question, trace, items_of, reason, None))
+            refusal = Refusal("below_floor" if trace.ranked else "no_candidates", trace.best_score)
+            asked.append(_row(question, trace, items_of, None if trace.kept else refusal, None))
         infos |= dict.fromkeys((result.trace if answers else trace).engines)
         if progress:
             progress(done, len(questions))
     return asked, tuple(info for info in infos if answers or info.role != "llm")
 
 
-def _row(question: Question, trace: Trace, items_of: ItemsOf, reason: str | None, found: bool | None) -> Asked:
+def cited_items(citations: Sequence[Citation], items_of: ItemsOf) -> tuple[str, ...]:
+    """The items that citations quote, each once: of a chunk on several pages the page on which the quote starts."""
+    items = []
+    for citation in citations:
+        pages = [span.page for span in citation.chunk.spans]
+        items.append(items_of(citation.chunk)[pages.index(citation.page)])
+    return tuple(dict.fromkeys(items))
+
+
+def _row(
+    question: Question, trace: Trace, items_of: ItemsOf, outcome: Answer | Refusal | None, judge: Judge | None
+) -> Asked:
+    """The row of a question; its outcome is None where the floor let it pass and no answer was asked for."""
+    answer, found = None, None
+    if isinstance(outcome, Answer):
+        if question.answers:
+            found = contains(question.answers, "\n".join(statement.text for statement in statements_of(outcome)))
+        if judge:
+            cited = cited_items(outcome.citations, items_of)
+            answer = judge_answer(
+                outcome, trace.kept, judge, cited_items=cited, gold=question.answers, question=question.text
+            )
     return Asked(
         question=question,
         before=tuple(items_of(candidate.chunk) for candidate in trace.candidates),
         after=tuple(Place(items_of(ranked.chunk), ranked.score) for ranked in trace.ranked),
         kept=tuple(Place(items_of(ranked.chunk), ranked.score) for ranked in trace.kept),
         best_score=trace.best_score,
-        reason=reason,
+        reason=outcome.reason if isinstance(outcome, Refusal) else None,
         answer_in_text=found,
         n_cached=trace.n_cached,
         timings_ms=trace.timings_ms,
+        answer=answer,
     )
-
-
-def _answer_in(text: str, question: Question) -> bool | None:
-    if not question.answers:
-        return None
-    return any(_folded(answer) in _folded(text) for answer in question.answers)
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def _first_ranks(ranking: Sequence[Sequence[str]]) -> dict[str, int]:

@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from rag.evaluation.answers import JudgedAnswer, context_precision
 from rag.evaluation.intervals import difference_of, mean_of, share_of
+from rag.evaluation.judges import JudgeInfo
+from rag.evaluation.outcomes import by_page, outcome_figures, strict
 from rag.evaluation.rankings import RECALL_AT, RECALL_METRIC, TOP, Asked, measure
 from rag.evaluation.sets import LabelledSet
 from rag.types import EngineInfo, QueryPolicy
@@ -31,6 +34,7 @@ def report(
     *,
     depth: int,
     answers: bool,
+    judge: JudgeInfo | None = None,
 ) -> dict[str, Any]:
     """Everything about one evaluation: what was asked of which engines, the figures, and the rows.
 
@@ -45,6 +49,7 @@ def report(
         "floor": policy.floor,
         "depth": depth,
         "answers": answers,
+        "judge": asdict(judge) if judge else None,
         "n_passages": sum(map(len, labelled.passages.values())) or None,
         "left_out": labelled.left_out,
         "missing_gold": labelled.missing_gold,
@@ -81,6 +86,7 @@ def question_rows(asked: Sequence[Asked], *, pages: bool) -> list[dict[str, Any]
     rows = []
     for row in asked:
         ranks = row.gold_ranks()
+        judged = row.answer is not None or row.refused
         metrics: dict[str, dict[str, float] | None] = {"before": None, "after": None}
         if row.question.answerable:
             metrics = {"before": next(before), "after": next(after)}
@@ -103,14 +109,46 @@ def question_rows(asked: Sequence[Asked], *, pages: bool) -> list[dict[str, Any]
                 ],
                 "n_kept": len(row.kept),
                 "n_kept_relevant": sum(row.is_relevant(place.items) for place in row.kept),
+                "context_precision": context_precision([row.is_relevant(place.items) for place in row.kept]),
                 "refused": row.refused,
                 "reason": row.reason,
                 "answer_in_text": row.answer_in_text,
+                "answer": _answer(row.answer) if row.answer else None,
+                "outcome": {"strict": strict(row), "by_page": by_page(row)} if judged else None,
                 "n_cached": row.n_cached,
                 "timings_ms": {stage: round(value, 2) for stage, value in row.timings_ms.items()},
             }
         )
     return rows
+
+
+def _answer(judged: JudgedAnswer) -> dict[str, Any]:
+    """An answer's row; a statement's "precise" has one flag for each passage that it cites."""
+    match = judged.match
+    return {
+        "text": judged.text,
+        "kind": judged.kind,
+        "cited_items": list(judged.cited_items),
+        "statements": [
+            {
+                "text": one.statement.text,
+                "cited": list(one.statement.cited),
+                "recalled": one.recalled,
+                "precise": list(one.precise),
+                "faithful": one.faithful,
+                "unclear": one.unclear,
+            }
+            for one in judged.statements
+        ],
+        "citation_recall": judged.citation_recall,
+        "citation_precision": judged.citation_precision,
+        "faithfulness": judged.faithfulness,
+        "hallucinates": judged.hallucinates,
+        "exact_match": match.exact if match else None,
+        "token_f1": match.f1 if match else None,
+        "contains_gold": match.contained if match else None,
+        "agrees": match.agrees if match else None,
+    }
 
 
 def figures(asked: Sequence[Asked], questions: Sequence[Mapping[str, Any]], policy: QueryPolicy) -> dict[str, Any]:
@@ -132,9 +170,48 @@ def figures(asked: Sequence[Asked], questions: Sequence[Mapping[str, Any]], poli
     value["refusals"] = _refusals(asked)
     found = [row.answer_in_text for row in answerable if row.answer_in_text is not None]
     value["answer_in_text"] = _count(found, len(found)) if found else None
+    precisions = [row["context_precision"] for row in measured if row["context_precision"] is not None]
+    value["context_precision"] = asdict(mean_of(precisions))
+    value["answered"] = answer_figures(asked)
+    settled = all(row.refused or row.answer for row in asked)
+    value["outcomes"] = outcome_figures(asked) if asked and settled else None
     value[PAGE_HIT] = means["after"].get(PAGE_HIT)
     value["timings_ms"] = _timings(asked)
     return value
+
+
+ANSWER_METRICS: dict[str, Callable[[JudgedAnswer], float]] = {
+    "citation_recall": lambda answer: answer.citation_recall,
+    "citation_precision": lambda answer: answer.citation_precision,
+    "faithfulness": lambda answer: answer.faithfulness,
+    "hallucination_rate": lambda answer: float(answer.hallucinates),
+}
+"""Of each answer that was given, to answerable questions and to others."""
+
+
+def answer_figures(asked: Sequence[Asked]) -> dict[str, Any] | None:
+    """Means over the answers that were given and judged; None where none was.
+
+    The matches with gold answers are of answered answerable questions that have one; "agrees" leaves out those that
+    words and numbers can't judge, and "n_unjudged" counts them.
+    """
+    answers = [row.answer for row in asked if row.answer]
+    if not answers:
+        return None
+    matches = [row.answer.match for row in asked if row.question.answerable and row.answer and row.answer.match]
+    agree = [match.agrees for match in matches if match.agrees is not None]
+    value: dict[str, Any] = {"n": len(answers)}
+    value |= {name: asdict(mean_of([metric(one) for one in answers])) for name, metric in ANSWER_METRICS.items()}
+    value["n_statements"] = sum(len(one.statements) for one in answers)
+    value["n_unclear"] = sum(statement.unclear for one in answers for statement in one.statements)
+    return value | {
+        "n_gold": len(matches),
+        "exact_match": asdict(mean_of([float(match.exact) for match in matches])),
+        "token_f1": asdict(mean_of([match.f1 for match in matches])),
+        "contains_gold": asdict(mean_of([float(match.contained) for match in matches])),
+        "agrees": asdict(mean_of([float(one) for one in agree])),
+        "n_unjudged": len(matches) - len(agree),
+    }
 
 
 def _moves(answerable: Sequence[Asked]) -> dict[str, Any]:

@@ -95,6 +95,7 @@ def report_tables(report: Mapping[str, Any]) -> list[Table]:
         ("noise in the first passages of recall", "", with_interval(noise["recalled"])),
         ("noise in the first passages after rerank", "", with_interval(noise["reranked"])),
         ("noise in the passages that pass the floor", "", with_interval(noise["kept"])),
+        ("context precision of those (Ragas, by labels)", "", with_interval(report.get("context_precision"))),
         ("answerable, refused", *_counted(refusals["answerable"])),
         ("answerable and recalled, refused", *_counted(refusals["answerable_gold_recalled"])),
     ]
@@ -108,7 +109,85 @@ def report_tables(report: Mapping[str, Any]) -> list[Table]:
         tuple(counts),
         tuple(_notes(report)),
     )
-    return [ranking, gate, *(summary_tables([report]) if "by_set" in report else [])]
+    tables = [ranking, gate, *answer_tables(report)]
+    return [*tables, *(summary_tables([report]) if "by_set" in report else [])]
+
+
+def answer_tables(report: Mapping[str, Any]) -> list[Table]:
+    """What the answers are worth, and the table of right and wrong; none where no answer was asked for."""
+    tables = []
+    if report.get("answered"):
+        answered = report["answered"]
+        rows = [(words, str(answered["n"]), with_interval(answered[name])) for name, words in ANSWER_WORDS.items()]
+        if answered["n_gold"]:
+            judged = answered["n_gold"] - answered["n_unjudged"]
+            rows += [
+                (words, str(answered["n_gold"]), with_interval(answered[name])) for name, words in GOLD_WORDS.items()
+            ]
+            rows.append(("agrees with a gold answer", str(judged), with_interval(answered["agrees"])))
+        notes = [judge_note(report["judge"]), INTERVALS]
+        if answered["n_unclear"]:
+            notes.insert(
+                1, f"{answered['n_unclear']} statements had a verdict that is no yes and no no: counted as no."
+            )
+        if answered["n_unjudged"]:
+            notes.append(f"Agreement of {answered['n_unjudged']} answers can't be told from words and numbers.")
+        tables.append(
+            Table(f"{report['set']}: what the answers are worth", ("", "of", "mean"), tuple(rows), tuple(notes))
+        )
+    if report.get("outcomes"):
+        strict, by_page = report["outcomes"]["strict"], report["outcomes"]["by_page"]
+        place = "passage" if report["n_passages"] else "page"
+        outcomes = [
+            (words.format(place=place), *_counted(strict[name]), *_counted(by_page[name]))
+            for name, words in OUTCOME_WORDS.items()
+        ]
+        notes = [
+            f"strict: a gold {place} is cited, and the answer agrees with a gold answer by words or numbers. "
+            f"by {place}: a gold {place} is cited, whatever the answer says."
+        ]
+        if report.get("page_hit@5"):
+            notes.append(f"page-hit@{TOP} after rerank: {with_interval(report['page_hit@5'])}.")
+        columns = ("", "strict", "share", f"by {place}", "share")
+        tables.append(
+            Table(f"{report['set']}: right, wrong and refused", columns, tuple(outcomes), (*notes, INTERVALS))
+        )
+    return tables
+
+
+ANSWER_WORDS = {
+    "citation_recall": "citation recall (ALCE)",
+    "citation_precision": "citation precision (ALCE)",
+    "faithfulness": "faithfulness (Ragas)",
+    "hallucination_rate": "answers with an unsupported statement (hallucination rate)",
+}
+GOLD_WORDS = {
+    "exact_match": "exact match (SQuAD)",
+    "token_f1": "F1 of words (SQuAD)",
+    "contains_gold": "a gold answer's words stand in it",
+}
+OUTCOME_WORDS = {
+    "right": "answerable: right",
+    "unjudged": "answerable: gold {place} cited, answer not judged",
+    "wrong": "answerable: wrong",
+    "wrongly_refused": "answerable: wrongly refused",
+    "rightly_refused": "to be refused: rightly refused",
+    "wrongly_answered": "to be refused: answered",
+}
+
+
+def judge_note(judge: Mapping[str, Any]) -> str:
+    """Who gave the verdicts, and what they are worth.
+
+    >>> judge_note({"kind": "llm", "name": "a-model", "floor": None})
+    'Judge: the LLM a-model.'
+    """
+    if judge["kind"] == "llm":
+        return f"Judge: the LLM {judge['name']}."
+    return (
+        f"Judge: the score of {judge['name']} for (statement, passage), floor {judge['floor']:.2f}. It measures "
+        "relevance, not entailment: a passage that contradicts the statement can pass."
+    )
 
 
 def summary_tables(reports: Sequence[Mapping[str, Any]]) -> list[Table]:
@@ -218,6 +297,9 @@ def comparison_tables(value: Mapping[str, Any]) -> list[Table]:
     for kind, figure in value["refused"].items():
         if figure["first"] is not None:
             rows.append((f"{kind}, refused", *_compared(figure)))
+    for name, figure in value["answered"].items():
+        if figure["first"] is not None:
+            rows.append(({**ANSWER_WORDS, **GOLD_WORDS}[name], *_compared(figure)))
     only = [
         f"{n} questions are only in the {which} report: left out."
         for which, n in (("first", value["only_first"]), ("second", value["only_second"]))
@@ -234,7 +316,7 @@ def comparison_tables(value: Mapping[str, Any]) -> list[Table]:
             f"{value['set']}: {value['n']} questions asked of both",
             ("", "first" if same else first, "second" if same else second, "difference", "p"),
             tuple(rows),
-            (*engines, *only, INTERVALS),
+            (*engines, *only, *_answered_notes(value), INTERVALS),
         )
     ]
     for kind, words in (
@@ -242,6 +324,8 @@ def comparison_tables(value: Mapping[str, Any]) -> list[Table]:
         ("out_of_top", f"no relevant passage stays in the top {TOP}"),
         ("now_answered", "refused before, answered now"),
         ("now_refused", "answered before, refused now"),
+        ("now_right", "no gold page or passage cited before, one cited now"),
+        ("now_wrong", "a gold page or passage cited before, none cited now"),
     ):
         flips = value["flipped"][kind]
         if flips:
@@ -255,6 +339,16 @@ def comparison_tables(value: Mapping[str, Any]) -> list[Table]:
                 )
             )
     return tables
+
+
+def _answered_notes(value: Mapping[str, Any]) -> list[str]:
+    if not value["n_answered"]:
+        return []
+    notes = [f"What answers are worth is of the {value['n_answered']} questions that both answered."]
+    judges = [value[which]["judge"] for which in ("first", "second")]
+    if judges[0] != judges[1]:
+        return [*notes, "The two had different judges, so support and citations are not compared."]
+    return [*notes, judge_note(judges[0])]
 
 
 def _revision(report: Mapping[str, Any]) -> str:

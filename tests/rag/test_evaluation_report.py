@@ -193,6 +193,8 @@ def test_a_comparison_names_the_questions_that_flipped() -> None:
         "out_of_top": ["down"],
         "now_answered": ["up"],
         "now_refused": ["down", "other"],
+        "now_right": [],
+        "now_wrong": [],
     }
     assert value["flipped"]["into_top"][0]["ranks"] == [7, 1]
     assert value["n"] == 3
