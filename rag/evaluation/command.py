@@ -111,6 +111,7 @@ def _output_arguments(parser: argparse.ArgumentParser, json_help: str) -> None:
 
 
 def positive(text: str) -> int:
+    """A whole number of 1 or more, as argparse takes a type."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
     return int(text)
