@@ -1,11 +1,13 @@
 """The whole way of a question, with the real embedder, the real reranker and a real index."""
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from rag.engines.cross_encoder import CrossEncoderReranker
 from rag.engines.openai_llm import OpenAILLM
@@ -15,6 +17,7 @@ from rag.errors import BadInput, LLMError, LLMUnavailable
 from rag.export import result_as_json
 from rag.pipeline import answer_question
 from rag.ports import Engines
+from rag.terminal import print_result
 from rag.types import (
     Answer,
     Chunk,
@@ -238,6 +241,123 @@ def test_an_empty_question_is_refused_by_name(engines: Engines, question: str) -
 def test_an_over_long_question_names_its_length_and_the_limit(engines: Engines) -> None:
     with pytest.raises(BadInput, match=r"\d+ tokens"):
         answer_question("waiting period " * 2000, engines, POLICY)
+
+
+CRITICAL = "How long is the waiting period for critical illness?"
+CLEANING = "How often is cleaning by a hygienist paid?"
+MARS = "At which temperature does water boil on Mars?"
+
+
+def test_both_parts_of_a_question_are_answered_each_from_its_own_passage(engines: Engines) -> None:
+    result = answer_question(f"{CRITICAL} {CLEANING}", engines, POLICY)
+    assert isinstance(result.outcome, Answer)
+    assert "180 days" in result.outcome.text
+    assert "twice in each calendar year" in result.outcome.text
+    assert result.outcome.refused_parts == ()
+    assert [part.text for part in result.trace.parts] == [CRITICAL, CLEANING]
+    assert all(part.covered for part in result.trace.parts)
+
+
+def test_a_part_scores_as_it_does_when_it_is_asked_alone(engines: Engines) -> None:
+    alone = [answer_question(question, engines, POLICY).trace for question in (CRITICAL, CLEANING)]
+    trace = answer_question(f"{CRITICAL} {CLEANING}", engines, POLICY).trace
+    assert [part.best_score for part in trace.parts] == pytest.approx([one.best_score for one in alone], abs=1e-4)
+    assert trace.best_score == pytest.approx(max(one.best_score or 0.0 for one in alone), abs=1e-4)
+
+
+def test_the_part_that_no_document_answers_is_refused_by_name(engines: Engines) -> None:
+    for question in (f"{CRITICAL} {MARS}", f"{MARS} {CRITICAL}"):
+        result = answer_question(question, engines, POLICY)
+        assert isinstance(result.outcome, Answer)
+        assert result.outcome.refused_parts == (MARS,)
+        assert "180 days" in result.outcome.text
+        assert "Mars" not in result.outcome.text
+        [refused] = [part for part in result.trace.parts if not part.covered]
+        assert refused.best_score is not None
+        assert refused.best_score < POLICY.floor
+        assert refused.kept_ids == ()
+
+
+def test_when_no_part_is_covered_all_is_refused_without_calling_the_llm_for_an_answer(engines: Engines) -> None:
+    question = f"{MARS} Who won the chess tournament of the village?"
+    with FaultyLLMServer(question.replace("? ", "?\n")) as server:
+        result = answer_question(question, with_llm(engines, server), POLICY)
+        assert len(server.requests) == 1, "for the parts"
+    assert isinstance(result.outcome, Refusal)
+    assert result.outcome.reason == "below_floor"
+    assert result.trace.prompt == ()
+    assert [part.covered for part in result.trace.parts] == [False, False]
+    assert "split" in result.trace.timings_ms
+
+
+def test_the_llm_splits_and_then_is_asked_for_the_covered_part_alone(engines: Engines) -> None:
+    question = f"What boils on Mars, and {CRITICAL[0].lower()}{CRITICAL[1:]}"
+    with FaultyLLMServer(f"What boils on Mars?\n{CRITICAL}", "It is 180 days [1].") as server:
+        result = answer_question(question, with_llm(engines, server), POLICY)
+        splitting, answering = server.requests
+    assert question in splitting["messages"][1]["content"]
+    assert f"<question>\n{CRITICAL}\n</question>" in answering["messages"][1]["content"]
+    assert "Mars" not in json.dumps(answering["messages"])
+    assert isinstance(result.outcome, Answer)
+    assert result.outcome.refused_parts == ("What boils on Mars?",)
+
+
+def test_an_llm_that_cannot_split_does_not_keep_the_ranking_from_a_person(engines: Engines) -> None:
+    with FaultyLLMServer(mode="server_error") as server, pytest.raises(LLMError) as raised:
+        answer_question(f"{CRITICAL} {CLEANING}", with_llm(engines, server), POLICY)
+    trace = raised.value.trace
+    assert trace is not None
+    assert [part.text for part in trace.parts] == [CRITICAL, CLEANING], "by the rule"
+    assert "failed" in trace.notes[0]
+    assert trace.kept
+
+
+def test_one_thing_asked_costs_what_it_did_whether_questions_are_split_or_not(engines: Engines) -> None:
+    outcomes = []
+    for policy in (POLICY, replace(POLICY, split_questions=False)):
+        with FaultyLLMServer("The waiting period is 180 days [1].") as server:
+            result = answer_question(CRITICAL, with_llm(engines, server), policy)
+            assert len(server.requests) == 1
+        assert result.trace.parts == ()
+        assert {item.part for item in result.trace.ranked} == {None}
+        assert "split" not in result.trace.timings_ms
+        outcomes.append((result.outcome, result.trace.candidates, [item.score for item in result.trace.ranked]))
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize(
+    "policy", [replace(POLICY, split_questions=False), replace(POLICY, answer_limit=1)], ids=["off", "no room for both"]
+)
+def test_a_question_is_left_whole_where_the_settings_say_so(engines: Engines, policy: QueryPolicy) -> None:
+    trace = answer_question(f"{CRITICAL} {CLEANING}", engines, policy).trace
+    assert trace.parts == ()
+    assert len(trace.kept) <= policy.answer_limit
+
+
+def test_progress_of_several_parts_is_that_of_all_of_them(engines: Engines) -> None:
+    events: list[Event] = []
+    trace = answer_question(f"{CRITICAL} {CLEANING}", engines, POLICY, listen=events.append).trace
+    progress = [event for event in events if isinstance(event, RerankProgress)]
+    total = sum(len(part.candidate_ids) for part in trace.parts)
+    assert {event.total for event in progress} == {total}
+    assert [event.done for event in progress] == sorted(event.done for event in progress)
+    assert progress[-1].done == total
+    assert [event.stage for event in events if isinstance(event, StageStarted)] == [
+        "embed", "recall", "rerank", "answer",
+    ]  # fmt: skip
+
+
+def test_parts_are_in_the_json_and_at_the_terminal(engines: Engines) -> None:
+    result = answer_question(f"{CRITICAL} {MARS}", engines, POLICY)
+    value = json.loads(json.dumps(result_as_json(result)))
+    assert value["refused_parts"] == [MARS]
+    assert [(part["text"], part["covered"]) for part in value["parts"]] == [(CRITICAL, True), (MARS, False)]
+    assert {row["part"] for row in value["ranked"]} <= {1, 2}
+    console = Console(record=True, width=160, file=io.StringIO())
+    print_result(result, console)
+    shown = console.export_text()
+    assert f"Not found in your documents: {MARS} The best passage scored" in shown
+    assert f"part 1: {CRITICAL}" in shown
 
 
 def test_the_result_as_json_is_json_with_every_key(engines: Engines) -> None:

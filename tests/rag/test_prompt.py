@@ -45,6 +45,17 @@ def test_passages_are_numbered_in_order_with_their_source_and_the_question_comes
     assert "NO_ANSWER" in system.content
 
 
+def test_of_a_question_with_parts_only_those_given_are_asked_a_line_each() -> None:
+    (_, user), shown = build_prompt(
+        "How long, who pays, and why?", KEPT, count_tokens=count_words, prompt_tokens=5000,
+        parts=["How long is it?", "Who pays </question>?"],
+    )  # fmt: skip
+    assert shown == tuple(KEPT)
+    assert "<question>\nHow long is it?\nWho pays ‹/question>?\n</question>" in user.content
+    assert "why" not in user.content
+    assert "nothing beyond them" in user.content
+
+
 def test_whole_passages_are_left_out_from_the_last_rank_on() -> None:
     def size(n_passages: int) -> int:
         messages, _ = build_prompt("How long?", KEPT[:n_passages], count_tokens=count_words, prompt_tokens=10**6)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from rag.citations import uncited_sentences, with_round_brackets
 from rag.engines.cross_encoder import CrossEncoderReranker
 from rag.ports import Progress
-from rag.quotes import MOST_QUOTES, MOST_SCORED, quote_answer
-from rag.types import Answer, Candidate, Chunk, EngineInfo, PageSpan, Passage, RankedChunk, Relevance
+from rag.quotes import MOST_QUOTES, MOST_SCORED, quote_answer, quote_parts
+from rag.types import Answer, Candidate, Chunk, EngineInfo, PageSpan, Part, Passage, RankedChunk, Relevance
 
 CRITICAL = (
     "3.2 Waiting periods\n"
@@ -170,6 +170,30 @@ def test_a_mass_of_sentences_is_cut_to_those_with_words_of_the_question() -> Non
     answer = quote_answer("Where does the zebra live?", kept(f"{filler}\nA zebra may live in a quiet house."), scorer)
     assert len(scorer.seen) == MOST_SCORED
     assert quotes(answer) == ["A zebra may live in a quiet house."]
+
+
+def test_each_covered_part_is_quoted_from_its_own_passages(embedded_reranker: CrossEncoderReranker) -> None:
+    passages = kept(CRITICAL, DENTAL, SHOP, title="Papers")
+    parts = [
+        Part("What is the waiting period for dental prostheses?", 0.9, True, kept_ids=("chunk-2",)),
+        Part("How are stones cut?", 0.1, False),
+        Part("How are parcels sent?", 0.8, True, kept_ids=("chunk-3",)),
+    ]
+    answer = quote_parts(parts, passages, embedded_reranker)
+    assert quotes(answer)[0].startswith("The waiting period for dental prostheses is 90 days.")
+    assert "Parcels are sent with the post." in " ".join(quotes(answer))
+    markers = [citation.marker for citation in answer.citations]
+    assert markers == sorted(markers), "part by part"
+    assert set(markers) == {2, 3}
+    for citation in answer.citations:
+        assert citation.chunk is passages[citation.marker - 1].chunk
+        assert citation.quote in " ".join(citation.chunk.text.split())
+
+
+def test_what_answers_two_parts_is_quoted_once() -> None:
+    parts = [Part(text, 0.9, True, kept_ids=("chunk-1",)) for text in ("Where is Lyon?", "On which river is Lyon?")]
+    answer = quote_parts(parts, kept("Lyon lies on the Rhone."), LexicalScorer(lambda text: 0.5))
+    assert quotes(answer) == ["Lyon lies on the Rhone."]
 
 
 def test_a_documents_own_bracketed_numbers_are_not_taken_for_markers() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rag.types import Answer, Candidate, Chunk, Citation, Message, PageSpan, RankedChunk, Refusal, Trace
-from ui.answer import answer_html, refusal_html
+from rag.types import Answer, Candidate, Chunk, Citation, Message, PageSpan, Part, RankedChunk, Refusal, Trace
+from ui.answer import answer_html, refusal_html, refused_parts_html
 
 CHUNK = Chunk("c", "d", "Terms & <Conditions>", "Refunds", "Seven days from receipt.", (PageSpan(3, 0, 24),), 0, 9)
 CITATION = Citation(1, CHUNK, "Seven days from receipt.", 3)
@@ -62,3 +62,21 @@ def test_every_refusal_has_its_words() -> None:
         for reason in ("no_candidates", "below_floor", "uncited", "model_declined")
     }
     assert len(set(texts.values())) == 4
+
+
+PARTS = (Part("How long?", 0.9, True), Part("What <b>else</b>?", 0.31, False), Part("Why?", None, False))
+
+
+def test_parts_that_are_not_covered_are_refused_by_name_with_their_best_score() -> None:
+    html = refused_parts_html(refused(0.9, parts=PARTS))
+    assert "Not found in your documents" in html
+    assert "<b>What &lt;b&gt;else&lt;/b&gt;?</b> The best passage scored 0.310: 0.090 below the floor of 0.40." in html
+    assert "<b>Why?</b> No passage was given a score" in html
+    assert "How long?" not in html
+
+
+def test_a_refusal_of_all_parts_names_them_and_says_what_the_llm_was_asked() -> None:
+    trace = refused(0.31, parts=PARTS[1:], timings_ms={"split": 3.0})
+    html = refusal_html(Refusal("below_floor", 0.31), trace)
+    assert "What &lt;b&gt;else&lt;/b&gt;?" in html
+    assert "No LLM was asked for an answer; one was asked for the parts of the question." in html

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from rag.floor import keep
+from rag.merge import keep_for_parts, merge_candidates, merge_rankings
 from rag.rerank import order
 from rag.types import Candidate, Chunk, EngineInfo, PageSpan, RankedChunk, Relevance, Trace
 from ui.rank_panel import panel_html, summary
@@ -148,3 +149,52 @@ def test_score_bars_have_the_width_of_the_score() -> None:
     ranked: RankedChunk = trace_of(0.123).ranked[0]
     assert ranked.score == 0.123
     assert 'style="width:12.3%"' in panel_html(trace_of(0.123))
+
+
+def trace_of_parts(first: tuple[float, ...], second: tuple[float, ...], *, limit: int) -> Trace:
+    """A trace of two parts that recalled different passages."""
+    recalled = [
+        tuple(
+            Candidate(
+                Chunk(f"{part}{rank}", "d", "Manual", None, "Words.", (PageSpan(rank, 0, 6),), rank, 9), rank, 1 / rank
+            )
+            for rank in range(1, len(scores) + 1)
+        )
+        for part, scores in (("a", first), ("b", second))
+    ]
+    rankings = [
+        order(candidates, [Relevance(score, score) for score in scores])
+        for candidates, scores in zip(recalled, (first, second), strict=True)
+    ]
+    candidates = merge_candidates(recalled)
+    ranked = merge_rankings(rankings, candidates)
+    texts = ("What <i>is</i> A?", "What is B?")
+    kept, parts = keep_for_parts(texts, rankings, ranked, floor=FLOOR, limit=limit)
+    return Trace("t", "", "q", "q", FLOOR, limit, (), candidates, ranked, kept, parts=parts)
+
+
+def test_a_passage_shows_for_which_part_it_was_scored_and_the_parts_are_named() -> None:
+    trace = trace_of_parts((0.9, 0.8, 0.7), (0.5, 0.1), limit=2)
+    _, after = parsed(trace)
+    rows = [row[2] for row in after if "r37-row" in row[0]]
+    assert ["part 1" in row for row in rows] == [True] * 3 + [False] * 2
+    assert ["part 2" in row for row in rows] == [False] * 3 + [True] * 2
+    html = panel_html(trace)
+    assert "<b>Part 1</b>: What &lt;i&gt;is&lt;/i&gt; A? <small>1 kept, best score 0.900</small>" in html
+    assert "2 of 2 parts covered" in summary(trace)
+
+
+def test_kept_passages_of_parts_need_not_be_the_first_and_no_divider_says_so() -> None:
+    _, after = parsed(trace_of_parts((0.9, 0.8, 0.7), (0.5, 0.1), limit=2))
+    kinds = [re.sub("r37-", "", row[0]) for row in after]
+    assert kinds == ["row kept", "row passing", "row passing", "row kept", "floor", "row below"], "a1 and b1 are kept"
+    assert "[2]" in after[3][2]
+
+
+def test_a_part_that_is_refused_says_so() -> None:
+    html = panel_html(trace_of_parts((0.9,), (0.3, 0.1), limit=2))
+    assert "<b>Part 2</b>: What is B? <small>refused, best score 0.300</small>" in html
+
+
+def test_without_parts_nothing_speaks_of_parts() -> None:
+    assert "part" not in re.sub(r"<style>.*?</style>|<[^>]*>", "", panel_html(trace_of(0.9, 0.1))).lower()
