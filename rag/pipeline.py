@@ -86,6 +86,13 @@ def rank_passages(
     return _rank(question, engines, policy, history, document_ids, _Stages(listen))
 
 
+def answer_from(trace: Trace, engines: Engines, policy: QueryPolicy) -> Answer | Refusal:
+    """The answer from what a trace keeps, without ranking again: to see what another floor would have led to."""
+    if not trace.kept:
+        return Refusal("below_floor" if trace.ranked else "no_candidates", trace.best_score)
+    return _answer(trace, engines, policy, lambda event: None)[0]
+
+
 def _rank(
     question: str,
     engines: Engines,
