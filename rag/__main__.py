@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from rag.terminal import print_ranking
 
             print_ranking(error.trace, Console(stderr=True))
+        for note in error.trace.notes if error.trace else ():
+            print(f"rag: {note}", file=sys.stderr)
         return EXIT_OUTAGE
     except KeyboardInterrupt:
         return 130
@@ -88,12 +90,13 @@ def _ask(options: argparse.Namespace) -> int:
     from rag.export import result_as_json
     from rag.pipeline import answer_question
     from rag.terminal import print_result
-    from rag.wiring import open_engines, policy_for
+    from rag.wiring import open_engines, open_recorder, policy_for
 
     settings = load_settings(data_dir=options.data_dir, collection=options.collection)
     quiet = Console(stderr=True)
     with nullcontext() if options.json or not quiet.is_terminal else quiet.status("asking"):
         engines = open_engines(settings)
+        recorder = open_recorder(settings)
         try:
             if engines.index.count_chunks() == 0:
                 raise BadInput(
@@ -103,9 +106,14 @@ def _ask(options: argparse.Namespace) -> int:
             result = answer_question(
                 options.question, engines, policy_for(settings, engines.reranker, engines.embedder)
             )
+            result = recorder.answered(result)
             files = {stored.document.id: stored.document.source for stored in engines.index.documents()}
+        except Rank37Error as error:
+            recorder.failed(error)
+            raise
         finally:
             engines.index.close()
+            recorder.close()
     if options.json:
         print(json.dumps(result_as_json(result, files), ensure_ascii=False))
     else:

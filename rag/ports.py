@@ -263,6 +263,18 @@ class TraceStore(Protocol):
         ...
 
 
+class TraceSink(Protocol):
+    """Passes finished questions on to another program. Never waits for it."""
+
+    def send(self, stored: StoredTrace) -> None:
+        """Hand over one question."""
+        ...
+
+    def close(self) -> None:
+        """Send what is left, for a short time at most. Idempotent."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Engines:
     """The engines that answer a question."""

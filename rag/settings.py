@@ -108,6 +108,22 @@ class Settings(BaseSettings):
     prompt_tokens: Annotated[int, Field(ge=500)] = 6000
     answer_tokens: Annotated[int, Field(ge=50)] = 800
 
+    traces: bool = True
+    """Whether questions are kept with their rankings, outcomes and labels."""
+    traces_url: SecretStr | None = None
+    """SQLAlchemy URL of the database that keeps them, such as `postgresql://user:password@host/database`; None: the
+    file `traces.sqlite` in `data_dir`."""
+    traces_days: Annotated[float, Field(ge=0)] = 90.0
+    """How long a trace is kept; 0: for ever. Labels are kept until they are deleted."""
+    traces_max: Annotated[int, Field(ge=0)] = 20_000
+    """Most traces kept; 0: no limit."""
+    otlp_endpoint: str | None = Field(
+        None, validation_alias=AliasChoices("RANK37_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    )
+    """Where OpenTelemetry spans of each question are sent over HTTP, such as `http://localhost:6006`; None: nowhere."""
+    otlp_content: bool = False
+    """Whether spans hold texts: questions, passages, prompts and answers."""
+
     max_file_mb: Annotated[float, Field(gt=0)] = 100.0
     max_pages: Annotated[int, Field(ge=1)] = 5000
     max_upload_files: Annotated[int, Field(ge=1)] = 50

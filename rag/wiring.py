@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from rag.errors import BadInput, ModelUnavailable, RerankerUnavailable
 from rag.floor_store import FloorInUse, FloorScope, FloorSource, FloorStore, floor_text
-from rag.ports import LLM, Embedder, Engines, Index, Reranker
+from rag.ports import LLM, Embedder, Engines, Index, Reranker, TraceSink, TraceStore
+from rag.record import Recorder
 from rag.settings import DEFAULT_RERANKER, DEFAULT_RERANKER_REVISION, EMBEDDED, PROMOTED, Settings
 from rag.types import EmbedderIdentity, EngineInfo, QueryPolicy, RerankerState
 
@@ -335,6 +336,28 @@ def open_llm(settings: Settings, embedder: Embedder | None = None) -> LLM | None
         retries=settings.llm_retries,
         count_tokens_offline=lambda text: embedder.count_tokens([text])[0] if embedder else len(text.encode()),
     )
+
+
+def open_trace_store(settings: Settings) -> TraceStore | None:
+    """Where questions are kept, or None where they are not. Raises BadInput or TracesUnavailable with the remedy."""
+    if not settings.traces:
+        return None
+    from rag.engines.trace_store import Retention, SqlTraceStore
+
+    retention = Retention(settings.traces_days, settings.traces_max)
+    if settings.traces_url is not None:
+        return SqlTraceStore.open(settings.traces_url.get_secret_value(), retention)
+    return SqlTraceStore.open_file(settings.data_dir / "traces.sqlite", retention)
+
+
+def open_recorder(settings: Settings) -> Recorder:
+    """What keeps the questions of the configured collection. Raises BadInput where spans are set and can't be sent."""
+    sink: TraceSink | None = None
+    if settings.otlp_endpoint:
+        from rag.engines.spans import SpanSink
+
+        sink = SpanSink.over_http(settings.otlp_endpoint, with_content=settings.otlp_content)
+    return Recorder(lambda: open_trace_store(settings), collection=settings.collection, sink=sink)
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ def _asking(question: str, earlier: Sequence[Asking], workspace: Workspace) -> A
             listen=listen,
         )
 
-    return Asking(question, ask)
+    return Asking(question, ask, workspace.recorder)
 
 
 def _turns(chat: Sequence[Asking]) -> tuple[Turn, ...]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from rag.errors import Rank37Error
+from rag.record import Recorder
 from rag.types import Event, RankingReady, ReplyText, RerankProgress, Result, Stage, StageStarted, Trace
 
 _log = logging.getLogger(__name__)
@@ -55,11 +56,12 @@ class AskProgress:
 
 
 class Asking:
-    """A question being answered. Safe to look at from any thread."""
+    """A question being answered, and recorded unless it is stopped. Safe to look at from any thread."""
 
-    def __init__(self, question: str, ask: Ask) -> None:
+    def __init__(self, question: str, ask: Ask, recorder: Recorder | None = None) -> None:
         self.question = question
         self._ask = ask
+        self._recorder = recorder
         self._progress = AskProgress()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="asking", daemon=True)
@@ -85,10 +87,13 @@ class Asking:
     def _run(self) -> None:
         try:
             result = self._ask(self._listen)
+            if self._recorder is not None:
+                result = self._recorder.answered(result)
         except AskStopped:
             self._progress = replace(self._progress, stopped=True)
         except Rank37Error as error:
             _log.warning("question not answered: %s: %s", type(error).__name__, error)
+            self._record_failure(error)
             self._progress = replace(self._progress, error=error)
         except Exception as error:
             if self._stop.is_set():  # whatever the engine made of AskStopped
@@ -101,9 +106,14 @@ class Asking:
             )
             if self._progress.trace:
                 fault.attach(self._progress.trace)
+                self._record_failure(fault)
             self._progress = replace(self._progress, error=fault)
         else:
             self._progress = replace(self._progress, result=result)
+
+    def _record_failure(self, error: Rank37Error) -> None:
+        if self._recorder is not None:
+            self._recorder.failed(error)
 
     def _listen(self, event: Event) -> None:
         if self._stop.is_set():

@@ -130,7 +130,8 @@ def _confirm_delete(chosen: Sequence[StoredDocument], workspace: Workspace) -> N
     if len(chosen) > NAMES_IN_QUESTION:
         st.caption(f"and {len(chosen) - NAMES_IN_QUESTION} more")
     st.caption(
-        "The passages and Rank37’s copy of each file are removed. The files that you uploaded stay where they are."
+        "The passages and Rank37’s copy of each file are removed, and their words from the questions asked so far. "
+        "The files that you uploaded stay where they are."
     )
     keep, delete = st.columns(2)
     if keep.button("Keep", width="stretch"):
@@ -139,6 +140,7 @@ def _confirm_delete(chosen: Sequence[StoredDocument], workspace: Workspace) -> N
         try:
             for item in chosen:
                 workspace.ingester.delete(item.document.id)
+                workspace.recorder.forget_document(item.document.id)
         except Rank37Error as error:
             show_problem(error)
             return

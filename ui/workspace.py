@@ -19,7 +19,7 @@ from ingest.write import FileOutcome, Ingester
 from rag.errors import Rank37Error
 from rag.ports import Engines
 from rag.settings import Settings, load_settings
-from rag.wiring import fetch_model, open_engines, open_rerankers
+from rag.wiring import fetch_model, open_engines, open_recorder, open_rerankers
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ class Workspace:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.recorder = open_recorder(settings)
         self.engines: Engines = open_engines(settings)
         self.ingester = _TellingIngester.from_settings(settings, self.engines.embedder, self.engines.index)
         self.queue = IngestQueue(self.ingester, settings.collection_dir / "uploads")
@@ -63,6 +64,7 @@ class Workspace:
         """Stop the queue and release the collection. Files in line are taken up by the next start."""
         self.queue.close()
         self.engines.index.close()
+        self.recorder.close()
 
     def fetch_default_reranker(self) -> None:
         """Download the default reranker in the background and use it from then on. Once at a time."""
