@@ -135,11 +135,22 @@ _ASKS_BY_WH = re.compile(
 )
 """A question by its word order; "how the fee is paid" and "which is used for" continue what came before."""
 
+_ASKS_PLAINLY = re.compile(
+    rf"(?:what|how|when|why)\b(?:\s+\S+){{0,5}}?\s+{_AUXILIARY}\s+{_SUBJECT}"
+    rf"|{_WH}(?:\s+\S+){{1,5}}?\s+(?:do|does|did)\s|(?:do|does|did)\s+{_SUBJECT}",
+    re.IGNORECASE,
+)
+"""Verb before subject: no clause goes on like this after "who ..." or "if ..."."""
+_WHICH_ONE = re.compile(rf"which\s+(?!\w+(?:s|ed)\b)(?!{_AUXILIARY}\b)\w+\s+\S+\s+\S", re.IGNORECASE)
+"""Which thing, in the singular; "which includes" continues what came before."""
+_DO = re.compile(r"(?:^|\s)(?:do|does|did)\s", re.IGNORECASE)
+"""After "how much does the plan pay", "is" can't continue."""
+
 _ASKS_YES_NO = re.compile(rf"{_AUXILIARY}\s+{_SUBJECT}", re.IGNORECASE)
 _ASKS_YES_NO_AFTER_WH = re.compile(rf"(?:do|does|did|can|could|will|would|should|must|may|is|are)\s+{_SUBJECT}", re.I)
 """After "who ...", "was the first" goes on telling who: only what can't is taken for a question."""
 
-_EMBEDDED = re.compile(rf"(?<!^)\b(?:{_WH}|whether|if|that)\b", re.IGNORECASE)
+_EMBEDDED = re.compile(rf"\s(?:{_WH}|whether|if|that)\b", re.IGNORECASE)
 """A clause inside the first half ("the man who lived in ..."): what follows may continue that clause."""
 
 _CONTEXT = re.compile(
@@ -160,12 +171,17 @@ _FUNCTION_WORDS = frozenset(
     )
 )
 _LEANING = re.compile(
-    r"\b(?:its?|they|them|theirs?|he|him|his|she|hers?|these|those|former|latter|same|such|so|else|other|others|another|"
-    r"otherwise|instead|this|then|here|ones|if (?:so|not|yes|no)|in (?:that|this|which) case)\b"
+    r"\b(?:its?|they|them|theirs?|he|him|his|she|hers?|these|those|former|latter|such(?! as)|else|otherwise|this|then|"
+    r"here|ones|instead(?! of)|the (?:other|others|same)(?=$|\s+(?:as|for|in|of|with)\b)|if (?:so|not|yes|no)|"
+    r"in (?:that|this|which) case)\b"
     rf"|\b(?:{_AUXILIARY}|of|for|in|to|by|with|about|after|before)\s+that\b(?!\s+\w+\s+(?:of|in|for)\b)"
-    rf"|\bone(?=$|\s+{_AUXILIARY}\b)|\bthere$|^{_WH}(?:\s+\w+)?$",
+    rf"|\bone(?=$|\s+{_AUXILIARY}\b)|\b(?:there|so|others?)$|^{_WH}(?:\s+\w+)?$|^(?:\w+\s+){{1,3}}other\b",
     re.IGNORECASE,
 )
+"""Words by which a question leans on something outside it."""
+
+_SUBORDINATE = re.compile(r"\s(?:if|when|while|because|until|unless|although|before|after)\s", re.IGNORECASE)
+
 _PREPOSITION = re.compile(r"\b(?:of|for|in|under|with|during|at|on|from|by)\s+\w", re.IGNORECASE)
 _SPECIFIC = re.compile(
     r"\b(?:[Tt]he|[Mm]y|[Yy]our|[Oo]ur|an?|of|for|in|under|with|during|at|on|from|by)\s+\w|\d|\s[A-Z]\w"
@@ -248,23 +264,30 @@ def _clauses(sentence: str) -> list[str]:
 
 def _is_question(left: str) -> bool:
     """Whether the first half is a question by itself, with no clause in it that could go on."""
-    begins = _BEGINS_AS_QUESTION.match(left)
-    if begins is None or _EMBEDDED.search(left, begins.end()) or not _is_long_enough(left):
+    if not _BEGINS_AS_QUESTION.match(left) or not _is_long_enough(left):
         return False
     return len(_content_words(left)) > 1 or _SPECIFIC.search(left) is not None
 
 
 def _continues_as_question(left: str, right: str, joined: str) -> bool:
-    """Whether what follows is another question."""
-    words = joined.lower().split()
-    if len(right.split()) < 3 or ("," not in joined and _shares_its_ending(left, right)):
+    """Whether what follows is another question, and not a further thing that the first one asks about."""
+    comma, bare = "," in joined or ";" in joined, not {"and", "but"} & set(joined.lower().split())
+    if len(right.split()) < 3 or (not comma and _shares_its_ending(left, right)):
         return False
-    bare = not {"and", "but"} & set(words)
+    if _has_clause(left):
+        return comma and not bare and _ASKS_PLAINLY.match(right) is not None
+    if comma and not bare and (_WHICH_ONE.match(right) or (_DO.search(left) and _BEGINS_AS_YES_NO.match(right))):
+        return True
     if _ASKS_BY_WH.match(right):
         return True
     if bare or _BEGINS_AS_YES_NO.match(left):
         return not bare and bool(_ASKS_YES_NO.match(right))
     return bool(_ASKS_YES_NO_AFTER_WH.match(right))
+
+
+def _has_clause(left: str) -> bool:
+    begins = _BEGINS_AS_QUESTION.match(left)
+    return begins is not None and _EMBEDDED.search(left, begins.end()) is not None
 
 
 def _shares_its_ending(left: str, right: str) -> bool:
@@ -282,16 +305,27 @@ def _standalone(pieces: Sequence[str]) -> list[str] | None:
     parts: list[str] = []
     named = _name(pieces[0])
     for number, piece in enumerate(pieces):
-        if not _LEANING.search(_EMPTY_IT.sub("", piece)):
+        if number == 0 or not _leans(piece):
             if number and not _is_specific(piece, " ".join(pieces[:number])):
                 return None
             parts.append(piece)
             continue
-        resolved = _with_name(piece, named) if number and named else None
+        resolved = _with_name(piece, named) if named else None
         if resolved is None:
             return None
         parts.append(resolved)
     return parts
+
+
+def _leans(piece: str) -> bool:
+    """Whether a question can't be understood by itself; an "it" in a clause after its own subject stands for that.
+
+    >>> _leans("when does it start"), _leans("how much does the policy pay if I die while it is in force")
+    (True, False)
+    """
+    main = _SUBORDINATE.split(piece, maxsplit=1)[0]
+    understood = main if len(_content_words(main)) > 1 else piece
+    return _LEANING.search(_EMPTY_IT.sub("", understood)) is not None
 
 
 def _is_specific(piece: str, before: str) -> bool:
@@ -332,7 +366,7 @@ def _with_name(piece: str, name: str) -> str | None:
         return None
     owner = f"{name}’" if name.endswith("s") else f"{name}'s"
     resolved = _IT.sub(lambda _: name, _ITS.sub(lambda _: owner, piece))
-    return None if _LEANING.search(resolved) else resolved
+    return None if _leans(resolved) else resolved
 
 
 def _content_words(text: str) -> set[str]:
