@@ -21,6 +21,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rag.errors import BadInput, Rank37Error
 from rag.evaluation.command import add_compare_command, add_evaluate_command
 from rag.settings import DEFAULT_RERANKER, Settings, load_settings
+from rag.traces_command import add_traces_command
 from rag.training.command import add_train_command
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     rerankers.set_defaults(run=_list_rerankers)
 
     add_train_command(commands)
+
+    add_traces_command(commands)
 
     models = commands.add_parser("models", help="list the models in use, or fetch one from the hub")
     actions = models.add_subparsers(required=True, metavar="ACTION")

@@ -86,6 +86,23 @@ def test_an_llm_that_is_down_is_an_error_with_the_ranking(data_dir: Path, monkey
     assert "Traceback" not in done.stderr
 
 
+def test_what_was_asked_is_kept(
+    data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run("rag", "ask", "How long is the waiting period for critical illness?", "--json", data_dir=data_dir)
+    answer = json.loads(done.stdout)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("RANK37_LLM_RETRIES", "0")
+    assert run("rag", "ask", "How long is the waiting period?", data_dir=data_dir).returncode == 1
+    assert main(["traces", "show", answer["id"], "--json", "--data-dir", str(data_dir)]) == 0
+    kept = json.loads(capsys.readouterr().out)
+    assert kept["outcome"]["text"] == answer["text"]
+    assert [one["score"] for one in kept["trace"]["ranked"]] == [one["score"] for one in answer["ranked"]]
+    assert main(["traces", "list", "--json", "--limit", "1", "--data-dir", str(data_dir)]) == 0
+    [latest] = json.loads(capsys.readouterr().out)
+    assert (latest["outcome"], latest["reason"], latest["scores"] != []) == ("failure", "LLMUnavailable", True)
+
+
 def test_a_qdrant_server_that_is_down_is_an_error_with_a_remedy(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
