@@ -76,7 +76,7 @@ def add_evaluate_command(
     judge_argument(evaluate)
     evaluate.add_argument("--data-dir", type=Path, help="where indexes are kept and reused (RANK37_DATA_DIR)")
     evaluate.add_argument("--progress", action="store_true", help="say how far it is, on stderr, also in a log")
-    _output_arguments(evaluate, "one JSON object for each set and reranker, a line each")
+    output_arguments(evaluate, "one JSON object for each set and reranker, a line each")
     evaluate.set_defaults(run=partial(_evaluate, ingest_pdfs=ingest_pdfs))
 
 
@@ -89,7 +89,7 @@ def add_compare_command(commands: argparse._SubParsersAction[argparse.ArgumentPa
         "reports of each set.",
     )
     compare.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    _output_arguments(compare, "one JSON object for each set, a line each")
+    output_arguments(compare, "one JSON object for each set, a line each")
     compare.set_defaults(run=_compare)
 
 
@@ -104,7 +104,8 @@ def judge_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _output_arguments(parser: argparse.ArgumentParser, json_help: str) -> None:
+def output_arguments(parser: argparse.ArgumentParser, json_help: str) -> None:
+    """Add `--json` and `--markdown`."""
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help=json_help)
     output.add_argument("--markdown", action="store_true", help="tables that a page can include as they are")
@@ -118,11 +119,13 @@ def positive(text: str) -> int:
 
 
 def _evaluate(options: argparse.Namespace, *, ingest_pdfs: IngestPdfs) -> int:
+    from rag.evaluation.judges import check_judge
     from rag.evaluation.sets import pooled, read_set, sampled, set_name
     from rag.evaluation.tables import report_tables, summary_tables
     from rag.wiring import open_embedder
 
     settings = load_settings(data_dir=options.data_dir)
+    check_judge(options.judge, settings)
     engines = engine_names(options.engines)
     relevance = _min_relevance(options.min_relevance, [set_name(folder) for folder in options.sets])
     sets = [read_set(folder, min_relevance=relevance.get(set_name(folder), 1)) for folder in options.sets]
@@ -149,7 +152,7 @@ def _evaluate(options: argparse.Namespace, *, ingest_pdfs: IngestPdfs) -> int:
                     print(json.dumps(value, ensure_ascii=False), flush=True)
                 reports.append(value)
     if not options.json:
-        _print(report_tables(reports[0]) if len(reports) == 1 else summary_tables(reports), options.markdown)
+        print_tables(report_tables(reports[0]) if len(reports) == 1 else summary_tables(reports), options.markdown)
     return 0
 
 
@@ -284,11 +287,12 @@ def _compare(options: argparse.Namespace) -> int:
         for value in values:
             print(json.dumps(value, ensure_ascii=False))
     else:
-        _print([table for value in values for table in comparison_tables(value)], options.markdown)
+        print_tables([table for value in values for table in comparison_tables(value)], options.markdown)
     return 0
 
 
-def _print(tables: Sequence[Table], markdown: bool) -> None:
+def print_tables(tables: Sequence[Table], markdown: bool) -> None:
+    """At a terminal, or as Markdown."""
     from rich.console import Console
 
     from rag.evaluation.tables import as_markdown, print_table

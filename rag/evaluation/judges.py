@@ -144,15 +144,20 @@ def read_verdict(reply: str) -> bool | None:
     return verdict[1] == "yes" if verdict else None
 
 
+def check_judge(name: JudgeName, settings: Settings) -> None:
+    """Raise BadInput where the LLM is to judge and none is configured: before anything takes time."""
+    if name == "llm" and not (settings.openai_api_key or settings.openai_base_url):
+        raise BadInput("--judge llm needs an LLM: set OPENAI_BASE_URL or OPENAI_API_KEY, or take --judge relevance")
+
+
 def open_judge(name: JudgeName, settings: Settings, engines: Engines) -> Judge:
-    """The judge of that name. Raises BadInput where the LLM is asked for and none is configured.
+    """The judge of that name. Raises BadInput as `check_judge` does.
 
     The relevance judge is the model that scores single sentences, with the floor that belongs to it: it is the same one
     whatever reranker is evaluated, except on a GPU, where a reranker quick enough for sentences is its own judge.
     """
-    if name == "llm":
-        if engines.llm is None:
-            raise BadInput("--judge llm needs an LLM: set OPENAI_BASE_URL or OPENAI_API_KEY, or take --judge relevance")
+    check_judge(name, settings)
+    if name == "llm" and engines.llm is not None:
         return LLMJudge(engines.llm)
     from rag.wiring import policy_for
 

@@ -208,7 +208,7 @@ def summary_tables(reports: Sequence[Mapping[str, Any]]) -> list[Table]:
     where = "all passages in one index" if any("by_set" in report for report in reports) else "each in its own index"
     by = "" if several else f", reranked by {reranker_name(reports[0])}"
     floors = ", ".join(dict.fromkeys(f"{report['floor']:.2f}" for report in reports))
-    return [
+    tables = [
         Table(
             f"Ranking before → after rerank, {where}{by}",
             ("set", "n", RECALL_METRIC, "nDCG@10", "lift", "p", "RR@10", "P@5", "R@10"),
@@ -227,6 +227,35 @@ def summary_tables(reports: Sequence[Mapping[str, Any]]) -> list[Table]:
             ),
         ),
     ]
+    return [*tables, *_answer_summary(named)]
+
+
+def _answer_summary(named: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Table]:
+    """What the answers of several evaluations are worth, a row each; none where no answer was asked for."""
+    answered = [(name, part) for name, part in named if part.get("answered")]
+    if not answered:
+        return []
+    rows = [
+        (
+            name,
+            str(part["answered"]["n"]),
+            *(with_interval(part["answered"][metric]) for metric in ANSWER_WORDS),
+            _right(part, "strict"),
+            _right(part, "by_page"),
+        )
+        for name, part in answered
+    ]
+    columns = ("set", "answers", "citation recall", "citation precision", "faithfulness", "hallucination rate")
+    notes = (
+        "Supported is what the judge says (for the relevance judge: relevant, not entailed). right: of the answerable "
+        "questions, those whose answer cites a gold page or passage; strict: and agrees with a gold answer.",
+        INTERVALS,
+    )
+    return [Table("What the answers are worth", (*columns, "right, strict", "right by page"), tuple(rows), notes)]
+
+
+def _right(part: Mapping[str, Any], yardstick: str) -> str:
+    return _of(part["outcomes"][yardstick]["right"]) if part.get("outcomes") else "-"
 
 
 _SHOWN = ("nDCG@10", "RR@10", "P@5", "R@10")
