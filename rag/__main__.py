@@ -20,6 +20,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from rag.errors import BadInput, Rank37Error
 from rag.evaluation.command import add_compare_command, add_evaluate_command
+from rag.evaluation.noise_command import add_noise_command
 from rag.settings import DEFAULT_RERANKER, Settings, load_settings
 from rag.traces_command import add_traces_command
 from rag.training.command import add_train_command
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_evaluate_command(commands, ingest_pdfs=_ingest_pdfs)
     add_compare_command(commands)
+    add_noise_command(commands, ingest_pdfs=_ingest_pdfs)
 
     rerankers = commands.add_parser("rerankers", help="list every reranker, whether it is ready, and where data go")
     rerankers.add_argument("--json", action="store_true", help="print the list as JSON")
