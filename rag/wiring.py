@@ -305,6 +305,17 @@ def open_named_reranker(name: str, settings: Settings) -> Reranker:
     return open_rerankers(settings.model_copy(update={"reranker": name, "reranker_revision": None}))[0]
 
 
+def open_teacher(name: str, settings: Settings) -> Reranker:
+    """The reranker of that name or folder, to be learnt from: as it is, without a gate or a cache."""
+    from rag.engines import catalogue
+    from rag.engines.cross_encoder import CrossEncoderReranker
+
+    settings = settings.model_copy(update={"reranker": name, "reranker_revision": None})
+    embedded = CrossEncoderReranker.embedded()
+    around = catalogue.Surroundings(settings, embedded, None, lambda: open_llm(settings), None)
+    return catalogue.open_teacher(name, around)
+
+
 def list_rerankers(settings: Settings) -> list[RerankerState]:
     """Every kind of reranker, whether it is ready, and what it does with data. A configured service is asked."""
     from rag.engines.catalogue import reranker_states

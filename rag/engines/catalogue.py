@@ -37,6 +37,9 @@ LOCAL_MODELS = (
 COLBERT_MODEL = "lightonai/GTE-ModernColBERT-v1"
 """The ColBERT model that the list names; any other works too."""
 
+TEACHER_MEMORY_BYTES = 4 * 1024**3
+"""What the embedded late interaction remembers as a teacher: some 40,000 passages of 130 tokens."""
+
 CONNECT_LIMIT_S = 3.0
 """Longest wait for a rerank service at the start and for the list, where it only has to say who it is."""
 
@@ -81,6 +84,21 @@ def open_reranker(setting: str, around: Surroundings) -> tuple[Reranker, Reranke
     depth = max(GATED_PASSAGES, around.settings.answer_limit)
     reranker = opened.reranker if opened.scores else GatedReranker(opened.reranker, embedded, depth)
     return reranker, reranker if opened.quick else embedded
+
+
+def open_teacher(setting: str, around: Surroundings) -> Reranker:
+    """The reranker that a setting names, to be learnt from: without a gate, and nothing is remembered on disk.
+
+    The embedded late interaction keeps many more passages' vectors than it does for questions. Raises as
+    `open_reranker`.
+    """
+    if setting == "colbert":
+        from rag.engines.colbert import ColBERTReranker, MemoryTokenStore, TokenEncoder
+        from rag.engines.local_models import bf16_is_quick
+
+        encoder = TokenEncoder.embedded(dtype="bfloat16" if bf16_is_quick() else "float32")
+        return ColBERTReranker(encoder, MemoryTokenStore(TEACHER_MEMORY_BYTES))
+    return _open(setting, replace(around, cache=None)).reranker
 
 
 def colbert_model(setting: str | None) -> str | None:

@@ -69,11 +69,15 @@ class TokenEncoder:
         self.identity = EncoderIdentity(local.name, local.revision, int(probe.shape[1]))
 
     @classmethod
-    def embedded(cls, *, device: str | None = None) -> TokenEncoder:
+    def embedded(cls, *, device: str | None = None, dtype: str = "float32") -> TokenEncoder:
         """The token embeddings of all-MiniLM-L6-v2, which comes with the installation.
 
         It was trained to give one vector a text, by their mean, not for late interaction; there is no projection.
         Punctuation and the tokens that frame a text are left out on both sides.
+
+        Args:
+            device: Such as `cpu` or `cuda:1`; None takes the GPU if there is one.
+            dtype: What it computes in; `bfloat16` is good enough for a teacher and never for stored vectors.
 
         Raises:
             ModelUnavailable: The weights are missing or not the published ones.
@@ -84,7 +88,7 @@ class TokenEncoder:
         from sentence_transformers.base.modules import Normalize, Transformer
         from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 
-        transformer = Transformer(str(folder), model_kwargs={"local_files_only": True})
+        transformer = Transformer(str(folder), model_kwargs={"local_files_only": True, "dtype": dtype})
         skipped = [*string.punctuation, "[CLS]", "[SEP]"]
         modules = [
             transformer,

@@ -209,6 +209,16 @@ def needed_files(files: Sequence[RepoSibling]) -> list[RepoSibling]:
     return [file for file in files if _SETTINGS.fullmatch(file.rfilename)] + chosen
 
 
+def bf16_is_quick() -> bool:
+    """Whether bfloat16 is quick here: a GPU that has it, or a CPU with avx512_bf16 or amx. Imports torch."""
+    import torch
+
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 def gpu_available() -> bool:
     """Whether models run on a CUDA device here."""
     import torch

@@ -2,6 +2,7 @@
 
 split -> mine -> fine-tune -> candidates -> calibrate -> promote (-> rollback)        from labelled questions
 distil -> fine-tune                                                                   from a stronger reranker
+mine -> teach -> fine-tune                                                            from both
 """
 
 from __future__ import annotations
@@ -77,6 +78,12 @@ def add_train_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
     distil.add_argument("--teacher", required=True, help="any reranker: a name, a folder, cohere, rank-gpt, ...")
     distil.add_argument("--depth", type=int, default=20, help="how many passages of a question it labels (20)")
     distil.set_defaults(run=_distil)
+
+    teach = steps.add_parser("teach", help="add a teacher's order to mined groups: fine-tune then learns both")
+    teach.add_argument("groups", type=Path, nargs="+", help="JSONL[.gz] files that `mine` wrote")
+    _out_argument(teach)
+    teach.add_argument("--teacher", default="colbert", help="any reranker; colbert: MaxSim of the embedder's tokens")
+    teach.set_defaults(run=_teach)
 
     fine_tune = steps.add_parser("fine-tune", help="fine-tune a cross-encoder on groups")
     fine_tune.add_argument("groups", type=Path, nargs="+", help="JSONL[.gz] files that `mine` or `distil` wrote")
@@ -317,6 +324,22 @@ def _distil(options: argparse.Namespace) -> int:
         count = write_as_they_come(groups, options.out)
     kept = f", {len(done)} of them from an earlier run" if done else ""
     print(f"{count} groups labelled by {teacher.info.name} in {options.out}{kept}")
+    return 0
+
+
+def _teach(options: argparse.Namespace) -> int:
+    from rag.terminal import progress_bars
+    from rag.training.distil import left_over, teach, without, write_as_they_come
+    from rag.training.groups import read_groups
+    from rag.wiring import open_teacher
+
+    groups = [group for path in options.groups for group in read_groups(path)]
+    teacher = open_teacher(options.teacher, load_settings())
+    missing = without(groups, left_over(options.out))
+    with progress_bars() as show:
+        taught = teach(missing, teacher, progress=lambda done, total: show("asking the teacher", done, total))
+        count = write_as_they_come(taught, options.out)
+    print(f"{count} groups with the order of {teacher.info.name} in {options.out}")
     return 0
 
 

@@ -7,6 +7,7 @@ play no part here: a student is taught what its teacher says.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rag.errors import EngineFault
@@ -38,6 +39,27 @@ def distil(
         scored = all(relevance.score is not None for relevance in relevances)
         labels = [relevance.score or 0.0 for relevance in relevances] if scored else labels_of_order(relevances)
         yield labelled(group.query, texts, labels, order_only=not scored)
+        if progress:
+            progress(done, len(groups))
+
+
+def teach(
+    groups: Sequence[TrainingGroup], teacher: Reranker, *, progress: Progress | None = None
+) -> Iterator[TrainingGroup]:
+    """The groups, labels and all, with the order values that the teacher gives their passages, in order.
+
+    A student learns both: what people labelled, and how the teacher would order. Mean and spread within a group carry
+    nothing, so that a teacher that only orders will do.
+
+    Raises: EngineFault where the teacher leaves a passage out, and what the teacher raises.
+    """
+    for done, group in enumerate(groups, start=1):
+        # The text is the identity: of a passage that is in many groups a teacher may remember what it computed.
+        passages = [Passage(text, text) for text in group.passages]
+        relevances = teacher.score(group.query, passages)
+        if len(relevances) != len(passages):
+            raise EngineFault(f"{teacher.info.name} gave {len(relevances)} values for {len(passages)} passages")
+        yield replace(group, teacher=tuple(round(relevance.order, 4) for relevance in relevances))
         if progress:
             progress(done, len(groups))
 

@@ -1,8 +1,8 @@
 """Training data on disk: groups of one question with its passages and labels. Files only, no model.
 
 A group's row is JSON: `{"query", "pos": [...], "neg": [...], "pos_scores"?, "neg_scores"?, "pos_ranks"?, "neg_ranks"?,
-"order_only"?}`. FlagEmbedding reads it as well. Scores are the relevance in [0, 1] that a model is to learn; ranks are
-those that recall gave.
+"order_only"?, "teacher"?}`. FlagEmbedding reads it as well. Scores are the relevance in [0, 1] that a model is to
+learn; ranks are those that recall gave; a teacher's numbers are of all passages, positives first.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class TrainingGroup:
     negative_ranks: tuple[int | None, ...] = ()
     order_only: bool = False
     """Whether the scores say only what comes before what: nothing is to be learnt from their size."""
+    teacher: tuple[float, ...] = ()
+    """What a teacher gives each of `passages`, comparable within the group only. Empty: none was asked."""
 
     @property
     def passages(self) -> tuple[str, ...]:
@@ -88,6 +90,7 @@ def as_row(group: TrainingGroup) -> str:
         "pos_ranks": group.positive_ranks,
         "neg_ranks": group.negative_ranks,
         "order_only": group.order_only,
+        "teacher": group.teacher,
     }
     return json.dumps(row | {name: value for name, value in more.items() if value}, ensure_ascii=False)
 
@@ -103,6 +106,7 @@ def _group(row: dict[str, Any], path: Path, number: int) -> TrainingGroup:
             tuple(row.get("pos_ranks") or ()),
             tuple(row.get("neg_ranks") or ()),
             bool(row.get("order_only")),
+            tuple(float(score) for score in row.get("teacher") or ()),
         )
     except KeyError as error:
         raise BadInput(f"{path}, line {number}: {error} is missing; a group needs query, pos and neg") from None
@@ -114,6 +118,8 @@ def _group(row: dict[str, Any], path: Path, number: int) -> TrainingGroup:
         raise BadInput(f"{path}, line {number}: needs one score in [0, 1] for each passage, or no scores")
     if group.ranks and len(group.ranks) != len(group.passages):
         raise BadInput(f"{path}, line {number}: needs one rank (a number or null) for each passage, or no ranks")
+    if group.teacher and len(group.teacher) != len(group.passages):
+        raise BadInput(f"{path}, line {number}: needs one number of the teacher for each passage, or none")
     return group
 
 

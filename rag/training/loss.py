@@ -12,20 +12,25 @@ import torch
 from sentence_transformers import CrossEncoder
 from torch import Tensor, nn
 
+TEACHER_TEMPERATURE = 0.5
+"""A teacher's numbers, in standard deviations of their group, are divided by it before the softmax."""
+
 
 class GradedGroupLoss(nn.Module):
     """ListNet over the group plus binary cross-entropy on each pair, for labels in [0, 1].
 
     Inputs as sentence-transformers' ListNetLoss takes them: (queries, lists of passages) and a list of labels for each
     query; groups may differ in size. A third input, one truth value a query, says of which groups the size of labels
-    means something; the others teach their order only. A group whose labels are all the same, as of a question that no
-    passage answers, has no order and teaches scores only. Pairs are run in mini-batches of similar length, so that
-    little is padded.
+    means something; the others teach their order only. A fourth, a list of numbers a query (empty: none), is a
+    teacher's order: the listwise target is then a mixture of both distributions. A group whose labels are all the same,
+    as of a question that no passage answers, has no order and teaches scores only. Pairs are run in mini-batches of
+    similar length, so that little is padded.
 
     Args:
         model: A cross-encoder with one logit.
         pointwise_weight: Weight of the binary cross-entropy; the listwise term has weight 1.
         temperature: Labels are divided by it before the softmax that makes the target distribution.
+        teacher_weight: Share of the teacher's distribution in the mixture, in [0, 1].
         mini_batch_size: Pairs in one forward pass.
 
     Source: Cao et al. 2007, "Learning to Rank: From Pairwise Approach to Listwise Approach" (ListNet).
@@ -37,12 +42,14 @@ class GradedGroupLoss(nn.Module):
         *,
         pointwise_weight: float = 0.5,
         temperature: float = 0.15,
+        teacher_weight: float = 0.5,
         mini_batch_size: int = 16,
     ) -> None:
         super().__init__()
         self.model = model
         self.pointwise_weight = pointwise_weight
         self.temperature = temperature
+        self.teacher_weight = teacher_weight
         self.mini_batch_size = mini_batch_size
 
     def forward(
@@ -51,15 +58,16 @@ class GradedGroupLoss(nn.Module):
         """The mean loss over the batch, a scalar."""
         queries, groups = inputs[:2]
         scored = inputs[2] if len(inputs) > 2 else [True] * len(groups)
+        teachers = inputs[3] if len(inputs) > 3 else [()] * len(groups)
         pairs = [(query, passage) for query, group in zip(queries, groups, strict=True) for passage in group]
         logits = self._logits(pairs, prompt or self.model.prompts.get(self.model.default_prompt_name or ""))
         sizes = [len(group) for group in groups]
         group_logits = torch.split(logits, sizes)
         group_targets = [label.float().to(logits.device) for label in labels]
         listwise = [
-            nn.functional.cross_entropy(one, torch.softmax(target / self.temperature, dim=0))
-            for one, target in zip(group_logits, group_targets, strict=True)
-            if target.max() > target.min()
+            nn.functional.cross_entropy(one, wanted)
+            for one, target, teacher in zip(group_logits, group_targets, teachers, strict=True)
+            if (wanted := self._wanted(target, target.new_tensor(teacher))) is not None
         ]
         meant = [number for number, means in enumerate(scored) if means]
         loss = logits.sum() * 0.0  # a batch without any term still has a gradient
@@ -72,6 +80,17 @@ class GradedGroupLoss(nn.Module):
             )
             loss = loss + self.pointwise_weight * pointwise
         return loss
+
+    def _wanted(self, labels: Tensor, teacher: Tensor) -> Tensor | None:
+        """The distribution over a group's passages that its logits are to have; None where all are equal."""
+        parts = []
+        if labels.max() > labels.min():
+            parts.append((1 - self.teacher_weight, torch.softmax(labels / self.temperature, dim=0)))
+        if len(teacher) and teacher.max() > teacher.min():
+            standardised = (teacher - teacher.mean()) / teacher.std(correction=0)
+            parts.append((self.teacher_weight, torch.softmax(standardised / TEACHER_TEMPERATURE, dim=0)))
+        weight = sum(share for share, _ in parts)
+        return torch.stack([share / weight * part for share, part in parts]).sum(dim=0) if weight else None
 
     def _logits(self, pairs: list[tuple[str, str]], prompt: str | None) -> Tensor:
         """One logit a pair, in input order, float32."""
@@ -93,5 +112,6 @@ class GradedGroupLoss(nn.Module):
         return {
             "pointwise_weight": self.pointwise_weight,
             "temperature": self.temperature,
+            "teacher_weight": self.teacher_weight,
             "mini_batch_size": self.mini_batch_size,
         }

@@ -120,11 +120,3 @@ def read_learnt_questions(folder: Path) -> set[str]:
 def write_learnt_questions(folder: Path, digests: Iterable[str]) -> None:
     """Leave the digests beside the model."""
     (folder / LEARNT_QUESTIONS).write_text("".join(f"{digest}\n" for digest in sorted(digests)), encoding="ascii")
-
-
-def has_bf16() -> bool:
-    """Whether bfloat16 is quick here: a GPU that has it, or a CPU with avx512_bf16 or amx."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

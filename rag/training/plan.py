@@ -17,6 +17,8 @@ class TrainingPlan:
     """Pairs are cut to this length in training; at use the model reads what its positions allow."""
     pointwise_weight: float = 0.5
     temperature: float = 0.15
+    teacher_weight: float = 0.5
+    """Share of a teacher's order in what groups that `teach` wrote are to learn; the rest is their labels."""
     held_out: int = 200
     """Questions kept aside, on which training stops early; at most a fifth of all."""
     evaluate_every: int = 500

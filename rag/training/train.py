@@ -25,12 +25,12 @@ from torch import nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from rag.engines.local_models import bf16_is_quick
 from rag.errors import BadInput
 from rag.training.groups import TrainingGroup, as_row, question_digest, split_by_question
 from rag.training.loss import GradedGroupLoss
 from rag.training.measure import ndcg_at
 from rag.training.model_folder import (
-    has_bf16,
     open_cross_encoder,
     read_learnt_questions,
     save_model,
@@ -91,6 +91,7 @@ def train(
             model,
             pointwise_weight=plan.pointwise_weight,
             temperature=plan.temperature,
+            teacher_weight=plan.teacher_weight,
             mini_batch_size=GPU_PAIRS if torch.cuda.is_available() else CPU_PAIRS,
         ),
         evaluator=evaluator,
@@ -289,7 +290,7 @@ def _arguments(checkpoints: Path, plan: TrainingPlan, *, n_groups: int) -> Cross
         learning_rate=plan.learning_rate,
         warmup_steps=plan.warmup_share,
         lr_scheduler_type="linear",
-        bf16=has_bf16() if plan.bf16 is None else plan.bf16,
+        bf16=bf16_is_quick() if plan.bf16 is None else plan.bf16,
         eval_strategy="steps",
         eval_steps=every,
         save_steps=every,
@@ -313,6 +314,7 @@ def _dataset(groups: Sequence[TrainingGroup]) -> Dataset:
             "query": [group.query for group in groups],
             "passages": [list(group.passages) for group in groups],
             "scored": [not group.order_only for group in groups],
+            "teacher": [list(group.teacher) for group in groups],
             "labels": [list(group.labels) for group in groups],
         }
     )

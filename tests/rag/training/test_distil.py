@@ -13,13 +13,15 @@ from scipy.stats import spearmanr
 from transformers import AutoModelForSequenceClassification
 
 from rag.engines.cross_encoder import EMBEDDED_RERANKER_FOLDER, CrossEncoderReranker
-from rag.errors import EngineFault, RerankerUnavailable
+from rag.errors import BadInput, EngineFault, RerankerUnavailable
 from rag.json_lines import read_rows
-from rag.training.distil import distil, labels_of_order, left_over, without, write_as_they_come
-from rag.training.groups import TrainingGroup, read_groups, unfinished_path
+from rag.settings import load_settings
+from rag.training.distil import distil, labels_of_order, left_over, teach, without, write_as_they_come
+from rag.training.groups import TrainingGroup, read_groups, unfinished_path, write_groups
 from rag.training.plan import TrainingPlan
 from rag.training.train import train
 from rag.types import EngineInfo, Passage, Relevance
+from rag.wiring import open_teacher
 
 QUESTIONS = Path(__file__).parents[3] / "data" / "questions.jsonl"
 
@@ -153,3 +155,28 @@ def test_labelled_groups_are_rows_that_flagembedding_reads(tmp_path: Path) -> No
 def test_a_question_keeps_each_passage_once() -> None:
     [group] = distil([replace(TrainingGroup("q", ("a",), ("b",)), negatives=("a", "b"))], Orderer())
     assert sorted(group.passages) == ["a", "b"]
+
+
+def test_a_group_keeps_its_labels_beside_its_teachers_order(tmp_path: Path) -> None:
+    group = TrainingGroup(
+        "How long is the waiting period for critical illness?",
+        ("The waiting period for critical illness is 90 days.",),
+        ("Bicycles are insured against theft.", "Critical illness cover pays once."),
+        (1.0,),
+        (0.0, 0.2),
+    )
+    settings = load_settings(data_dir=tmp_path)
+    [taught] = teach([group], open_teacher("colbert", settings))
+    assert replace(taught, teacher=()) == group
+    right, unrelated, near = taught.teacher
+    assert right > near > unrelated
+    path = tmp_path / "taught.jsonl.gz"
+    write_groups([taught], path)
+    assert read_groups(path) == [taught]
+
+
+def test_a_teachers_numbers_are_one_a_passage(tmp_path: Path) -> None:
+    path = tmp_path / "groups.jsonl"
+    path.write_text(json.dumps({"query": "q", "pos": ["a"], "neg": ["b"], "teacher": [0.5]}))
+    with pytest.raises(BadInput, match="line 1: needs one number of the teacher for each passage"):
+        read_groups(path)

@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 from sentence_transformers import CrossEncoder
 
 from rag.engines.cross_encoder import CrossEncoderReranker
+from rag.engines.local_models import bf16_is_quick
 from rag.errors import BadInput, ModelUnavailable
 from rag.training.groups import TrainingGroup, question_digest, split_by_question, write_groups
-from rag.training.loss import GradedGroupLoss
-from rag.training.model_folder import has_bf16, open_cross_encoder, read_learnt_questions
+from rag.training.loss import TEACHER_TEMPERATURE, GradedGroupLoss
+from rag.training.model_folder import open_cross_encoder, read_learnt_questions
 from rag.training.plan import TrainingPlan, TrainingStep
 from rag.training.train import CHOICE_NAME, NDCG_NAME, HeldOutEvaluator, train
 from rag.types import Passage
@@ -177,7 +178,7 @@ def test_bf16_is_decided_by_the_processor(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for capabilities, expected in (({"avx512_bf16": True}, True), ({"avx2": True}, False), ({}, False)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
-        assert has_bf16() is expected
+        assert bf16_is_quick() is expected
 
 
 @pytest.mark.parametrize("bf16", [True, False])
@@ -261,3 +262,31 @@ def test_the_loss_is_what_its_parts_say(tiny_bert: Path) -> None:
         )
         only_order = loss([[QUERY, QUERY], texts, [False, False]], labels)
     assert float(only_order) == pytest.approx(float(listwise), rel=1e-3)
+
+
+def test_a_teachers_order_is_mixed_into_the_target(tiny_bert: Path) -> None:
+    model = open_cross_encoder(tiny_bert).eval()
+    texts = [[CORPUS[0], CORPUS[1], CORPUS[2]]]
+    labels = [torch.tensor([1.0, 0.0, 0.0])]
+    loss = GradedGroupLoss(model, pointwise_weight=0.0, temperature=0.2, teacher_weight=0.25)
+    logits = torch.tensor(model.predict([(QUERY, text) for text in texts[0]], activation_fn=torch.nn.Identity()))
+    root = 1.5**0.5  # 7, 8, 9 have the mean 8 and the spread (2 / 3) ** 0.5
+    of_teacher = torch.softmax(torch.tensor([-root, 0.0, root]) / TEACHER_TEMPERATURE, dim=0)
+    target = 0.75 * torch.softmax(labels[0] / 0.2, dim=0) + 0.25 * of_teacher
+    expected = float(-(target * torch.log_softmax(logits, dim=0)).sum())
+    with torch.no_grad():
+        mixed = float(loss([[QUERY], texts, [True], [[7.0, 8.0, 9.0]]], labels))
+        without = float(loss([[QUERY], texts, [True], [[]]], labels))
+    assert mixed == pytest.approx(expected, rel=1e-3)
+    of_labels = torch.softmax(labels[0] / 0.2, dim=0)
+    assert without == pytest.approx(float(-(of_labels * torch.log_softmax(logits, dim=0)).sum()), rel=1e-3)
+
+
+def test_dropout_is_the_plans(tiny_bert: Path) -> None:
+    shares = {
+        name: module.p
+        for name, module in open_cross_encoder(tiny_bert, dropout=0.3).named_modules()
+        if isinstance(module, torch.nn.Dropout)
+    }
+    assert shares
+    assert set(shares.values()) == {0.3}
