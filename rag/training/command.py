@@ -95,6 +95,12 @@ def add_train_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
     _plan_arguments(fine_tune)
     fine_tune.set_defaults(run=_fine_tune)
 
+    average = steps.add_parser("average", help="one model from several of the same base: the mean of their weights")
+    average.add_argument("models", type=Path, nargs="+", help="folders of models")
+    average.add_argument("--shares", type=float, nargs="+", default=[], help="weight of each (equal)")
+    average.add_argument("--out", type=Path, required=True, help="folder for the mean")
+    average.set_defaults(run=_average)
+
     calibrate = steps.add_parser("calibrate", help="make scores mean probabilities, on held-out questions")
     calibrate.add_argument("model", type=Path, help="folder of the model")
     calibrate.add_argument("--groups", type=Path, nargs="+", required=True, help="files that `candidates` wrote")
@@ -399,6 +405,15 @@ def _training_display(show: Show) -> Callable[[TrainingStep], None]:
 def _loss_text(now: TrainingStep) -> str:
     loss = "training" if now.loss is None else f"loss {now.loss:.3f}"
     return loss if now.held_out_ndcg_10 is None else f"{loss}, held-out nDCG@10 {now.held_out_ndcg_10:.3f}"
+
+
+def _average(options: argparse.Namespace) -> int:
+    from rag.training.average import average
+    from rag.training.model_folder import model_in
+
+    average([model_in(folder) for folder in options.models], options.out, shares=options.shares)
+    print(f"the mean of {len(options.models)} models in {options.out}")
+    return 0
 
 
 def _calibrate(options: argparse.Namespace) -> int:

@@ -68,7 +68,7 @@ def best_first(reranker: CrossEncoderReranker, query: str, texts: list[str]) -> 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> CrossEncoderReranker:
     folder = save_cross_encoder(tmp_path_factory.mktemp("model") / "tiny", "bert")
-    return CrossEncoderReranker.load(folder, device="cpu")
+    return CrossEncoderReranker.load(folder, device="cpu", precision="float32")
 
 
 class TestStories:
@@ -107,9 +107,9 @@ class TestScores:
         self, tmp_path: Path, activation: str | None
     ) -> None:
         folder = save_cross_encoder(tmp_path / "tiny", "bert")
-        plain = CrossEncoderReranker.load(folder, device="cpu").score("refund?", passages(*CORPUS))
+        plain = CrossEncoderReranker.load(folder, device="cpu", precision="float32").score("refund?", passages(*CORPUS))
         change_config(folder, lambda config: config.update(sentence_transformers={"activation_fn": activation}))
-        named = CrossEncoderReranker.load(folder, device="cpu").score("refund?", passages(*CORPUS))
+        named = CrossEncoderReranker.load(folder, device="cpu", precision="float32").score("refund?", passages(*CORPUS))
         assert named == plain
         assert all(relevance.score == sigmoid(relevance.order) for relevance in named)
 
@@ -124,7 +124,12 @@ class TestScores:
         folder = save_cross_encoder(tmp_path / "tiny", "bert", labels=2)
         pairs = [("refund?", text) for text in CORPUS]
         softmax = CrossEncoder(str(folder), device="cpu", local_files_only=True).predict(pairs, apply_softmax=True)
-        scores = [r.score for r in CrossEncoderReranker.load(folder, device="cpu").score("refund?", passages(*CORPUS))]
+        scores = [
+            r.score
+            for r in CrossEncoderReranker.load(folder, device="cpu", precision="float32").score(
+                "refund?", passages(*CORPUS)
+            )
+        ]
         assert scores == pytest.approx(softmax[:, 1].tolist(), abs=1e-5)
 
     @pytest.mark.parametrize("family", FAMILIES)
@@ -135,17 +140,21 @@ class TestScores:
         expected = CrossEncoder(str(folder), device="cpu", local_files_only=True).predict(
             [("refund?", text) for text in CORPUS]
         )
-        scores = [r.score for r in CrossEncoderReranker.load(folder, device="cpu").score("refund?", passages(*CORPUS))]
+        scores = [
+            r.score
+            for r in CrossEncoderReranker.load(folder, device="cpu", precision="float32").score(
+                "refund?", passages(*CORPUS)
+            )
+        ]
         assert scores == pytest.approx(expected.tolist(), abs=1e-5)
 
-    def test_bfloat16_scores_of_the_embedded_reranker_stay_close_to_float32(
-        self, embedded_reranker: CrossEncoderReranker
-    ) -> None:
+    def test_bfloat16_scores_of_the_embedded_reranker_stay_close_to_float32(self) -> None:
         texts = passages(CHILDREN, ADULTS, MECHANISM, ACETAMINOPHEN, PREMIUM)
         low = CrossEncoderReranker.embedded(precision="bfloat16", device="cpu")
+        high = CrossEncoderReranker.embedded(precision="float32", device="cpu")
         assert low.info.precision == "bfloat16"
         query = "ibuprofen for children"
-        for one, other in zip(low.score(query, texts), embedded_reranker.score(query, texts), strict=True):
+        for one, other in zip(low.score(query, texts), high.score(query, texts), strict=True):
             assert one.score == pytest.approx(other.score, abs=0.03)
 
     def test_a_logit_that_is_not_a_number_is_an_error(self, tmp_path: Path) -> None:
@@ -154,7 +163,7 @@ class TestScores:
         weights["classifier.bias"] = torch.full_like(weights["classifier.bias"], torch.nan)
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(EngineFault, match="not a number in float32"):
-            CrossEncoderReranker.load(folder, device="cpu").score("refund?", passages(*CORPUS))
+            CrossEncoderReranker.load(folder, device="cpu", precision="float32").score("refund?", passages(*CORPUS))
 
 
 class TestLongPassages:
@@ -172,7 +181,9 @@ class TestLongPassages:
     def test_windows_fit_overlap_and_together_hold_every_word(
         self, tmp_path: Path, family: Family, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        reranker = CrossEncoderReranker.load(save_cross_encoder(tmp_path / "tiny", family), device="cpu")
+        reranker = CrossEncoderReranker.load(
+            save_cross_encoder(tmp_path / "tiny", family), device="cpu", precision="float32"
+        )
         read: list[str] = []
         predict = reranker._predict
         monkeypatch.setattr(
@@ -191,7 +202,7 @@ class TestLongPassages:
 
     def test_max_tokens_narrows_what_is_read_at_once(self, tmp_path: Path) -> None:
         folder = save_cross_encoder(tmp_path / "tiny", "xlm-roberta")
-        assert CrossEncoderReranker.load(folder, device="cpu").max_tokens == POSITIONS
+        assert CrossEncoderReranker.load(folder, device="cpu", precision="float32").max_tokens == POSITIONS
         narrow = CrossEncoderReranker.load(folder, device="cpu", max_tokens=40)
         assert narrow.max_tokens == 40
         [relevance] = narrow.score("refund?", passages(" ".join(CORPUS)))
@@ -203,13 +214,13 @@ class TestLongPassages:
 class TestLoading:
     def test_a_bi_encoder_is_refused_because_its_scores_would_be_random(self, tmp_path: Path) -> None:
         with pytest.raises(BadInput, match="no cross-encoder"):
-            CrossEncoderReranker.load(save_embedder(tmp_path / "tiny", "bert"), device="cpu")
+            CrossEncoderReranker.load(save_embedder(tmp_path / "tiny", "bert"), device="cpu", precision="float32")
 
     def test_a_language_model_is_refused_unless_it_was_made_to_score(self, tmp_path: Path) -> None:
         folder = save_language_model_reranker(tmp_path / "tiny")
-        assert CrossEncoderReranker.load(folder, device="cpu").max_tokens == POSITIONS
+        assert CrossEncoderReranker.load(folder, device="cpu", precision="float32").max_tokens == POSITIONS
         with pytest.raises(BadInput, match="Qwen2ForCausalLM has no scoring head"):
-            CrossEncoderReranker.load(tmp_path / "tiny-language-model", device="cpu")
+            CrossEncoderReranker.load(tmp_path / "tiny-language-model", device="cpu", precision="float32")
 
     def test_the_prompt_that_a_model_names_is_given_to_it(self, tmp_path: Path) -> None:
         from sentence_transformers import CrossEncoder
@@ -218,20 +229,23 @@ class TestLoading:
         library = CrossEncoder(str(folder), device="cpu", local_files_only=True)
         expected = library.predict([("refund?", text[:40]) for text in CORPUS])
         texts = passages(*(text[:40] for text in CORPUS))
-        scores = [r.score for r in CrossEncoderReranker.load(folder, device="cpu").score("refund?", texts)]
+        scores = [
+            r.score
+            for r in CrossEncoderReranker.load(folder, device="cpu", precision="float32").score("refund?", texts)
+        ]
         assert scores == pytest.approx(expected.tolist(), abs=1e-5)
 
     def test_three_labels_are_refused(self, tmp_path: Path) -> None:
         folder = save_cross_encoder(tmp_path / "tiny", "bert", labels=3)
         with pytest.raises(BadInput, match="has 3 labels"):
-            CrossEncoderReranker.load(folder, device="cpu")
+            CrossEncoderReranker.load(folder, device="cpu", precision="float32")
 
     def test_damaged_weights_are_said_to_be_so(self, tmp_path: Path) -> None:
         folder = save_cross_encoder(tmp_path / "tiny", "bert")
         whole = (folder / "model.safetensors").read_bytes()
         (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
         with pytest.raises(ModelUnavailable, match=r"can't be loaded .*fetch it again"):
-            CrossEncoderReranker.load(folder, device="cpu")
+            CrossEncoderReranker.load(folder, device="cpu", precision="float32")
 
     def test_an_installation_without_the_embedded_reranker_says_so(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -244,7 +258,7 @@ class TestLoading:
         self, embedded_reranker: CrossEncoderReranker, tmp_path: Path
     ) -> None:
         folder = shutil.copytree(EMBEDDED_RERANKER_FOLDER, tmp_path / "copy")
-        by_folder = CrossEncoderReranker.load(folder, device="cpu")
+        by_folder = CrossEncoderReranker.load(folder)
         assert by_folder.score("ibuprofen", passages(ADULTS)) == embedded_reranker.score("ibuprofen", passages(ADULTS))
         assert by_folder.info.revision == embedded_reranker.info.revision
         assert by_folder.info.name == "copy"
@@ -256,12 +270,14 @@ class TestLoading:
         assert tiny.info.stands_in_for == ""
         assert stand_in.score("refund?", passages(*CORPUS)) == tiny.score("refund?", passages(*CORPUS))
 
-    def test_weights_on_disk_are_half_precision_and_computed_in_float32(
-        self, embedded_reranker: CrossEncoderReranker
+    @pytest.mark.parametrize(("quick", "precision"), [(True, "bfloat16"), (False, "float32")])
+    def test_weights_on_disk_are_float16_and_a_cpu_computes_in_what_it_is_quick_in(
+        self, monkeypatch: pytest.MonkeyPatch, quick: bool, precision: str
     ) -> None:
+        monkeypatch.setattr(cross_encoder, "bf16_is_quick", lambda: quick)
         config = json.loads((EMBEDDED_RERANKER_FOLDER / "config.json").read_text())
         assert config["dtype"] == "float16"
-        assert embedded_reranker.info.precision == "float32"
+        assert CrossEncoderReranker.embedded(device="cpu").info.precision == precision
 
     @pytest.mark.gpu
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -27,8 +27,8 @@ def test_scores_stay_and_bytes_halve(tmp_path: Path, family: Family) -> None:
     large, small = (sum(value.nbytes for value in load_file(file).values()) for file in files)
     assert small * 2 == large
     passages = [Passage(text, text) for text in CORPUS]
-    before = CrossEncoderReranker.load(base, device="cpu").score(QUERY, passages)
-    after = CrossEncoderReranker.load(tmp_path / "small", device="cpu").score(QUERY, passages)
+    before = CrossEncoderReranker.load(base, device="cpu", precision="float32").score(QUERY, passages)
+    after = CrossEncoderReranker.load(tmp_path / "small", device="cpu", precision="float32").score(QUERY, passages)
     assert [one.score for one in after] == pytest.approx([one.score for one in before], abs=LARGEST_DIFFERENCE)
     assert read_learnt_questions(tmp_path / "small") == {"0123456789abcdef"}
 
