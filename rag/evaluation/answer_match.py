@@ -114,9 +114,9 @@ def agrees(gold: Sequence[str], text: str, *, question: str = "") -> bool | None
     """Whether an answer agrees with one of the gold answers; None where words and numbers can't tell.
 
     True: the gold answer stands in it (`contains`; not where it is digits alone), or each of its numbers does
-    (`same_number`). A gold answer of at most SHORT_GOLD_WORDS words that is not found is a False. A longer one is free
-    text: it agrees where all its amounts (numbers with a currency, percent sign, scale or fraction) are found, and
-    is not judged otherwise.
+    (`same_number`). A gold answer of at most SHORT_GOLD_WORDS words that is not found is a False. A longer one, or one
+    that begins with yes or no, is free text: it agrees where all its amounts (numbers with a currency, percent sign,
+    scale or fraction) are found, and is not judged otherwise.
 
     `question` may name the unit of a gold number, as in "in USD millions".
 
@@ -139,7 +139,8 @@ def _agrees_with(gold: str, text: str, asked_scale: int | None) -> bool | None:
     if any(map(str.isalpha, gold)) and contains([gold], text):  # digits alone: 30.8 is not 30.8%
         return True
     numbers, found = find_numbers(gold), find_numbers(text)
-    short = len(_words(gold)) <= SHORT_GOLD_WORDS
+    words = _words(gold)
+    short = len(words) <= SHORT_GOLD_WORDS and words[:1] not in (["yes"], ["no"])
     wanted = numbers if short else [number for number in numbers if number.is_amount]
     if wanted and all(any(same_number(one, other, asked_scale=asked_scale) for other in found) for one in wanted):
         return True

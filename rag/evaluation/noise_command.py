@@ -50,6 +50,13 @@ def add_noise_command(
     )
     noise.add_argument("--engines", metavar="NAMES", help="rerankers, separated by commas: `rag rerankers`")
     noise.add_argument("--limit", type=positive, metavar="N", help="at most N questions of each kind, at random")
+    noise.add_argument(
+        "--min-relevance",
+        type=positive,
+        default=1,
+        metavar="GRADE",
+        help="from which grade on a passage is relevant (1)",
+    )
     noise.add_argument("--seed", type=int, default=37, help="of the choice that --limit makes, and of the halves")
     judge_argument(noise)
     noise.add_argument("--data-dir", type=Path, help="where indexes are kept and reused (RANK37_DATA_DIR)")
@@ -66,7 +73,7 @@ def _noise(options: argparse.Namespace, *, ingest_pdfs: IngestPdfs) -> int:
     settings = load_settings(data_dir=options.data_dir)
     check_judge(options.judge, settings)
     engines = engine_names(options.engines)
-    labelled = read_set(options.set)
+    labelled = read_set(options.set, min_relevance=options.min_relevance)
     questions = tuple(one for one in labelled.questions if one.id.startswith(options.only))
     if not questions:
         raise BadInput(

@@ -177,6 +177,7 @@ def figures(asked: Sequence[Asked], questions: Sequence[Mapping[str, Any]], poli
     value["outcomes"] = outcome_figures(asked) if asked and settled else None
     value[PAGE_HIT] = means["after"].get(PAGE_HIT)
     value["timings_ms"] = _timings(asked)
+    value["n_with_remembered_scores"] = sum(row.n_cached > 0 for row in asked)
     return value
 
 

@@ -395,7 +395,7 @@ def _notes(report: Mapping[str, Any]) -> list[str]:
         if stage in report["timings_ms"]
     ]
     notes.append(f"Milliseconds a question, median (95th percentile): {', '.join(times)}.")
-    cached = sum(row["n_cached"] > 0 for row in report["questions"])
+    cached = report["n_with_remembered_scores"]
     if cached:
         notes.append(f"{cached} questions had remembered scores; their rerank times are left out.")
     if report["left_out"]:

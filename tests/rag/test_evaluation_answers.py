@@ -216,6 +216,7 @@ BILLIONS = "What is the year end FY2018 net PPNE? Answer in USD billions."
         ("Pepsico's restructuring costs in FY2022 amounted to $411 million.", "Restructuring charges: 411", "", True),
         ("Pepsico's restructuring costs in FY2022 amounted to $411 million.", "They rose in 2022.", "", None),
         ("Yes, it is, since its assets are large and it needs them.", "Yes.", "", None),
+        ("Yes, it sells Upjohn.", "Upjohn is being sold.", "", None),
     ],
 )
 def test_numbers_agree_in_value_not_in_writing(gold: str, text: str, question: str, verdict: bool | None) -> None:
