@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from rag.engines.sentence_transformer import SentenceTransformerEmbedder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-for name in [name for name in os.environ if name.startswith(("RANK37_", "OPENAI_", "COHERE_", "CO_API_", "JINA_"))]:
+for name in [
+    name for name in os.environ if name.startswith(("RANK37_", "OPENAI_", "COHERE_", "CO_API_", "JINA_", "OTEL_"))
+]:
     if not name.startswith("RANK37_TEST_"):
         del os.environ[name]
 

@@ -139,8 +139,7 @@ def _confirm_delete(chosen: Sequence[StoredDocument], workspace: Workspace) -> N
     if delete.button("Delete", type="primary", icon=":material/delete:", width="stretch"):
         try:
             for item in chosen:
-                workspace.ingester.delete(item.document.id)
-                workspace.recorder.forget_document(item.document.id)
+                workspace.delete_document(item.document.id)
         except Rank37Error as error:
             show_problem(error)
             return

@@ -25,6 +25,7 @@ from rag.errors import (
     LLMTimeout,
     ModelUnavailable,
     Rank37Error,
+    TracesUnavailable,
 )
 from ui.words import as_markdown, sentence
 
@@ -38,6 +39,7 @@ _HEADLINES: dict[type[Rank37Error], str] = {
     IndexUnavailable: "The Qdrant server can’t be reached",
     ModelUnavailable: "A model is missing",
     EngineFault: "A model gave an unusable result",
+    TracesUnavailable: "The traces can’t be used",
     LLMTimeout: "The LLM took too long",
     LLMRateLimited: "The LLM’s rate limit is reached",
     LLMRejected: "The LLM refused the request",

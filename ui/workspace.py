@@ -66,6 +66,12 @@ class Workspace:
         self.engines.index.close()
         self.recorder.close()
 
+    def delete_document(self, document_id: str) -> None:
+        """Remove a document, and its words from the questions asked so far. Raises Rank37Error with the remedy."""
+        # First its words: if that fails the document is still there, so that deleting can be tried again.
+        self.recorder.forget_document(document_id)
+        self.ingester.delete(document_id)
+
     def fetch_default_reranker(self) -> None:
         """Download the default reranker in the background and use it from then on. Once at a time."""
         with self._fetch_lock:

@@ -108,6 +108,15 @@ def test_ask_shows_the_cited_quote_the_ranking_and_then_a_refusal(app: AppTest) 
     run_until(app, lambda: 'data-testid="refusal"' in html(app))
     assert "The documents don’t answer this" in html(app)
     assert "No LLM was asked" in html(app)
+
+    store = workspace.recorder.store()
+    assert store is not None
+    assert [one.outcome for one in store.summaries()] == ["refusal", "answer"], "both are kept"
+    [document] = workspace.engines.index.documents()
+    workspace.delete_document(document.document.id)
+    assert workspace.engines.index.documents() == []
+    texts = [candidate.chunk.text for stored in store.traces() for candidate in stored.trace.candidates]
+    assert texts == ["", ""], "a deleted document leaves no words behind"
     assert 'data-testid="answer"' in html(app), "the earlier answer stays in the chat"
     assert not app.exception
 
