@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from rag.engines.cascade import CascadeReranker
 from rag.engines.colbert import ColBERTReranker, TokenEncoder
-from rag.engines.cross_encoder import CrossEncoderReranker
+from rag.engines.cross_encoder import EMBEDDED_RERANKER_FOLDER, CrossEncoderReranker
 from rag.engines.fallback import FallbackReranker
 from rag.engines.gated import GATED_PASSAGES, GatedReranker
 from rag.engines.qdrant_tokens import EdgeTokenStore
@@ -253,4 +253,4 @@ def test_info_says_what_it_is_and_that_nothing_leaves_this_machine(name: str, re
     # Every server of this suite is on this machine.
     assert info.sends_data_to == ""
     if name in GATED:
-        assert "minilm-reranker-v0 scores its best 5 for the floor" in info.why
+        assert f"{EMBEDDED_RERANKER_FOLDER.name} scores its best 5 for the floor" in info.why

@@ -10,6 +10,7 @@ import pytest
 from qdrant_client import QdrantClient
 
 from rag.engines.colbert import ColBERTReranker, MemoryTokenStore, TokenEncoder
+from rag.engines.cross_encoder import EMBEDDED_RERANKER_FOLDER
 from rag.engines.qdrant_tokens import EdgeTokenStore, EncoderIdentity, ServerTokenStore, TokenStore, max_sim
 from rag.engines.sentence_transformer import SentenceTransformerEmbedder
 from rag.engines.token_index import TokenIndex
@@ -301,6 +302,6 @@ def test_a_reranker_opened_with_the_index_uses_what_ingestion_stored(
     assert best_first[0] == 0
     # The embedded cross-encoder gates the best five.
     assert [relevances[number].score is None for number in best_first] == [False] * 5 + [True]
-    assert sentence_scorer.info.name == "minilm-reranker-v0"
-    assert "minilm-reranker-v0 scores its best 5" in reranker.info.why
+    assert sentence_scorer.info.name == EMBEDDED_RERANKER_FOLDER.name
+    assert f"{EMBEDDED_RERANKER_FOLDER.name} scores its best 5" in reranker.info.why
     index.close()

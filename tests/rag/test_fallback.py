@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
-from rag.engines.cross_encoder import CrossEncoderReranker
+from rag.engines.cross_encoder import EMBEDDED_RERANKER_FOLDER, CrossEncoderReranker
 from rag.engines.fallback import FallbackReranker
 from rag.engines.rerank_api import COHERE, ApiReranker
 from rag.engines.sentence_transformer import SentenceTransformerEmbedder
@@ -114,7 +114,7 @@ def test_with_leave_the_trace_the_page_and_the_terminal_tell_it(
     assert isinstance(result.outcome, Answer)
     assert "180 days" in result.outcome.text
     [info] = [info for info in result.trace.engines if info.role == "reranker"]
-    assert (info.name, info.stands_in_for) == ("minilm-reranker-v0", f"Cohere {MODEL}")
+    assert (info.name, info.stands_in_for) == (EMBEDDED_RERANKER_FOLDER.name, f"Cohere {MODEL}")
     [note] = result.trace.notes
     assert "stood in for" in note
     assert "refused the key" in note
@@ -163,6 +163,6 @@ def test_what_is_missing_at_the_start_is_an_error_or_a_visible_stand_in(
         open_rerankers(settings_of(tmp_path, server, **missing))
     settings = settings_of(tmp_path, server, **missing, reranker_fallback="embedded")
     info = open_rerankers(settings)[0].info
-    assert info.name == "minilm-reranker-v0"
+    assert info.name == EMBEDDED_RERANKER_FOLDER.name
     assert info.stands_in_for == settings.reranker
     assert message in info.why

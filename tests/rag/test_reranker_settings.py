@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from rag.__main__ import main
-from rag.engines.cross_encoder import CrossEncoderReranker
+from rag.engines.cross_encoder import EMBEDDED_RERANKER_FOLDER, CrossEncoderReranker
 from rag.errors import BadInput
 from rag.settings import Settings, load_settings
 from rag.types import Passage
@@ -39,16 +39,16 @@ def services(embedded_reranker: CrossEncoderReranker) -> Iterator[dict[str, Rera
 @pytest.mark.parametrize(
     ("reranker", "name"),
     [
-        (None, "minilm-reranker-v0"),
-        ("embedded", "minilm-reranker-v0"),
+        (None, EMBEDDED_RERANKER_FOLDER.name),
+        ("embedded", EMBEDDED_RERANKER_FOLDER.name),
         ("none", "none"),
         (f"cohere:{MODEL}", f"Cohere {MODEL}"),
         (f"jina:{MODEL}", f"Jina {MODEL}"),
         ("service", MODEL),
         ("colbert", "sentence-transformers/all-MiniLM-L6-v2 tokens"),
         ("rank-gpt", "RankGPT with gpt-4o-mini"),
-        ("cascade:none,embedded", "minilm-reranker-v0 after none"),
-        (f"cascade:embedded,cohere:{MODEL}", f"Cohere {MODEL} after minilm-reranker-v0"),
+        ("cascade:none,embedded", f"{EMBEDDED_RERANKER_FOLDER.name} after none"),
+        (f"cascade:embedded,cohere:{MODEL}", f"Cohere {MODEL} after {EMBEDDED_RERANKER_FOLDER.name}"),
         ("cascade:colbert, service", f"{MODEL} after sentence-transformers/all-MiniLM-L6-v2 tokens"),
     ],
 )
@@ -106,7 +106,7 @@ def test_any_folder_is_a_cross_encoder(tmp_path: Path) -> None:
     assert opened.info.name == "tiny"
     assert len({one.score for one in opened.score(QUERY, PASSAGES)}) > 1
     assert opened.score(QUERY, PASSAGES)[0].cached
-    assert sentence_scorer.info.name == "minilm-reranker-v0"
+    assert sentence_scorer.info.name == EMBEDDED_RERANKER_FOLDER.name
 
 
 @pytest.mark.parametrize(
