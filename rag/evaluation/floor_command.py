@@ -161,7 +161,14 @@ def _asked(options: argparse.Namespace, ingest_pdfs: IngestPdfs) -> Iterator[tup
         for engine in engines:
             if labelled is not None:
                 chosen = settings_for_set(settings, engine, labelled, embedder)
-                scored = score_set(labelled, chosen, embedder, ingest_pdfs=ingest_pdfs, show=show)
+                scored = score_set(
+                    labelled,
+                    chosen,
+                    embedder,
+                    collection=options.use or settings.collection,
+                    ingest_pdfs=ingest_pdfs,
+                    show=show,
+                )
             else:
                 chosen = settings if engine is None else _with_reranker(settings, engine)
                 scored = score_labels(options.labels, chosen, embedder, show=show)

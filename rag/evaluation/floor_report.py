@@ -64,6 +64,7 @@ def _about(scored: ScoredQuestions) -> dict[str, Any]:
         "n": len(scored.questions),
         "reranker": asdict(scored.reranker),
         "scorer": asdict(scored.scorer),
+        "collection": scored.scope.collection,
         "notes": list(scored.notes),
     }
 
@@ -115,10 +116,11 @@ def sweep_tables(report: Mapping[str, Any]) -> list[Table]:
         ("floor", "kept: P R F1", "answered: P R F1", "answerable refused", "unanswerable answered"),
         rows,
         (
-            f"* in use; A best F1 of answers; P best F1 of passages. kept: of the first {report['answer_limit']} "
-            "passages, right if relevant. answered: questions with anything kept, right if answerable and something "
-            f"relevant is kept. Recall (R) is of what some floor allows: {report['reachable']} of "
-            f"{report['answerable']} answerable questions have a relevant passage that can be kept.",
+            f"* in use in {report['collection']}; A best F1 of answers; P best F1 of passages. kept: of the first "
+            f"{report['answer_limit']} passages, right if relevant. answered: questions with anything kept, right if "
+            "answerable and something relevant is kept. Recall (R) is of what some floor allows: "
+            f"{report['reachable']} of {report['answerable']} answerable questions have a relevant passage that can be "
+            "kept.",
             *(f"{note}." for note in report["notes"]),
         ),
     )
@@ -205,4 +207,4 @@ def calibration_tables(report: Mapping[str, Any]) -> list[Table]:
         )
     notes += [f"{note}." for note in report["notes"]]
     title = f"{report['set']}: conformal floor for {report['scorer']['name']}"
-    return [Table(title, ("", "in use", "conformal"), rows, tuple(notes))]
+    return [Table(title, ("", f"in use in {report['collection']}", "conformal"), rows, tuple(notes))]

@@ -20,7 +20,7 @@ from rag.floor_store import FloorScope
 from rag.ports import Embedder, Engines
 from rag.settings import Settings
 from rag.types import EngineInfo, QueryPolicy
-from rag.wiring import floor_scope, open_engines, policy_for, scorer_of
+from rag.wiring import floor_in_use, open_engines, policy_for, scorer_of
 
 if TYPE_CHECKING:
     from rag.evaluation.command import IngestPdfs, Show
@@ -38,9 +38,9 @@ class ScoredQuestions:
     scorer: EngineInfo
     """The one whose scores meet the floor: of a cascade the second, of a gated order the gate."""
     scope: FloorScope
-    """What a floor that is chosen from them is for, in the collection that was asked."""
+    """What a floor that is chosen from them is for."""
     floor: float
-    """The floor that these questions meet as things are."""
+    """The floor in use for that."""
     notes: tuple[str, ...] = ()
     """Which labelled questions were left out and why, one sentence each."""
 
@@ -56,12 +56,19 @@ def score_set(
     settings: Settings,
     embedder: Embedder,
     *,
+    collection: str,
     ingest_pdfs: IngestPdfs,
     show: Show = lambda name, done, total: None,
 ) -> ScoredQuestions:
     """Index a set where that is not done yet, and rank the passages of every question up to the floor.
 
-    `settings` name the set's own collection, as `rag.evaluation.command.settings_for_set` makes them.
+    Args:
+        labelled: The set.
+        settings: They name the set's own collection, as `rag.evaluation.command.settings_for_set` makes them.
+        embedder: For the set and its questions.
+        collection: The one that a floor is chosen for.
+        ingest_pdfs: Brings the PDFs of a folder into the index.
+        show: Called with what is being done, how much of it is done, and of how much.
     """
     from rag.evaluation.command import opened_set
 
@@ -75,6 +82,7 @@ def score_set(
         if labelled.left_out
         else ()
     )
+    settings = settings.model_copy(update={"collection": collection})
     return _scored(labelled.name, asked, settings, engines, policy, left_out)
 
 
@@ -152,12 +160,13 @@ def _scored(
     policy: QueryPolicy,
     notes: Iterable[str],
 ) -> ScoredQuestions:
+    in_use = floor_in_use(settings, engines.reranker, engines.embedder)
     return ScoredQuestions(
         name,
         tuple(scored_question(row, policy.answer_limit) for row in asked),
         engines.reranker.info,
         scorer_of(engines.reranker).info,
-        floor_scope(settings, engines.reranker, engines.embedder),
-        policy.floor,
+        in_use.scope,
+        in_use.value,
         tuple(notes),
     )

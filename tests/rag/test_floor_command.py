@@ -100,6 +100,8 @@ def test_from_a_set_to_a_floor_in_use_and_back(
     assert "collection documents" in out
     stored = json.loads(run(capsys, "floor", "show", "--json")[0])
     assert stored["value"] == found["floor"]
+    swept = json.loads(run(capsys, "sweep", labelled_set, "--json")[0])
+    assert (swept["collection"], swept["in_use"]["floor"]) == ("documents", found["floor"])
     assert stored["stored"]["figures"]["conformal"] == found["conformal"]
 
     # Another chunking: the default again, and it says why.
