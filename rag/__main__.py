@@ -23,6 +23,7 @@ from rag.evaluation.command import add_compare_command, add_evaluate_command
 from rag.evaluation.floor_command import add_floor_commands
 from rag.evaluation.joined_command import add_joined_command
 from rag.evaluation.noise_command import add_noise_command
+from rag.evaluation.quality_command import add_quality_command
 from rag.settings import DEFAULT_RERANKER, Settings, load_settings
 from rag.traces_command import add_traces_command
 from rag.training.command import add_train_command
@@ -70,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     add_floor_commands(commands, ingest_pdfs=_ingest_pdfs)
     add_noise_command(commands, ingest_pdfs=_ingest_pdfs)
     add_joined_command(commands, ingest_pdfs=_ingest_pdfs)
+
+    add_quality_command(commands)
 
     rerankers = commands.add_parser("rerankers", help="list every reranker, whether it is ready, and where data go")
     rerankers.add_argument("--json", action="store_true", help="print the list as JSON")
