@@ -16,6 +16,14 @@ from rag.types import Answer, Failure, Refusal, Result, StoredTrace, Trace
 
 log = logging.getLogger(__name__)
 
+NOT_KEPT = "This question was not kept"
+"""How the note begins on a trace that the store failed to keep."""
+
+
+def was_kept(trace: Trace) -> bool:
+    """Whether the store has it, where questions are kept at all: only such a question can be labelled."""
+    return not any(note.startswith(NOT_KEPT) for note in trace.notes)
+
 
 class Recorder:
     """Records the questions of one collection. Safe to use from several threads."""
@@ -75,10 +83,10 @@ class Recorder:
                 store.add(trace, outcome, collection=self._collection)
         except Rank37Error as error:
             log.warning("question not kept: %s", error)
-            trace = _with_note(trace, f"This question was not kept: {error}.")
+            trace = _with_note(trace, f"{NOT_KEPT}: {error}.")
         except Exception as error:
             log.exception("question not kept")
-            trace = _with_note(trace, f"This question was not kept ({type(error).__name__}): the log has the details.")
+            trace = _with_note(trace, f"{NOT_KEPT} ({type(error).__name__}): the log has the details.")
         if self._sink is not None:
             try:
                 self._sink.send(StoredTrace(trace, outcome, self._collection))

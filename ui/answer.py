@@ -12,6 +12,7 @@ import re
 import streamlit as st
 
 from rag.types import Answer, Citation, Part, RankedChunk, Refusal, Result, Trace
+from ui.labelling import Labelling, show_outcome_label
 from ui.words import as_html, as_markdown, count, floor_value, pages, score_value, shortfall, snippet
 
 _MARKERS = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
@@ -19,8 +20,8 @@ _BOLD = re.compile(r"\*\*(?=\S)(.+?)(?<=\S)\*\*")
 _LIST_ITEM = re.compile(r"\s*(?:[-*•]|\d{1,2}[.)])\s+(.*)")
 
 
-def show_result(result: Result) -> None:
-    """The outcome, and what a person should know about how it came about."""
+def show_result(result: Result, labelling: Labelling | None) -> None:
+    """The outcome, what a person should know about how it came about, and what they say of it."""
     if isinstance(result.outcome, Answer):
         st.html(answer_html(result.outcome))
         if result.outcome.refused_parts:
@@ -28,6 +29,8 @@ def show_result(result: Result) -> None:
     else:
         st.html(refusal_html(result.outcome, result.trace))
     show_notes(result.trace)
+    if labelling is not None:
+        show_outcome_label(result.trace, result.outcome, labelling)
 
 
 def show_notes(trace: Trace) -> None:

@@ -5,19 +5,23 @@ It starts questions and draws what came of them; the answering is `rag.pipeline`
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
 
+from rag.errors import Rank37Error
 from rag.export import refusal_text
 from rag.pipeline import Listener, answer_question
+from rag.record import was_kept
 from rag.types import Answer, Result, Trace, Turn
 from rag.wiring import policy_for
 from ui.answer import show_draft, show_notes, show_result
 from ui.asking import Asking, AskProgress
 from ui.ingestion import n_unfinished, show_ingestion_strip
+from ui.labelling import Labelling, open_labelling
 from ui.problems import problems_shown, show_problem
 from ui.rank_panel import show_rank_panel, summary
 from ui.words import as_html, as_markdown, count, duration
@@ -26,6 +30,10 @@ from ui.workspace import Workspace, open_workspace
 QUESTION_CHARACTERS = 2000
 HISTORY_TURNS = 6
 """How many earlier turns help to understand a follow-up."""
+CHAT_PARAMETER = "trace"
+"""Names the chat's questions in the address, so that a reload, or a restart of the app, brings them back."""
+KEPT_IN_ADDRESS = 10
+"""How many of them, the latest."""
 FOLLOW_S = 0.25
 """Seconds between two looks at a question on its way."""
 SLOW_S = 4.0
@@ -39,6 +47,8 @@ SUGGESTIONS = (
 )
 """Questions of the sample documents, each with the file that makes it worth asking; the last is refused."""
 
+_log = logging.getLogger(__name__)
+
 _SHOW_LATEST = Path(__file__).parent / "show_latest.html"
 """Scrolls to the latest question; the file says why."""
 
@@ -46,7 +56,9 @@ _SHOW_LATEST = Path(__file__).parent / "show_latest.html"
 def show() -> None:
     """Draw the page."""
     workspace = open_workspace()
-    chat: list[Asking] = st.session_state.setdefault("chat", [])
+    if "chat" not in st.session_state:
+        st.session_state["chat"] = _chat_of_address(workspace)
+    chat: list[Asking] = st.session_state["chat"]
     _header(chat)
     ready: list[str] | None = None
     with problems_shown(retry_key="look_again"):
@@ -65,8 +77,37 @@ def show() -> None:
         show_ingestion_strip(workspace, n_ready=len(ready))
     if not chat and ready is not None:
         _empty_state(ready, workspace, chat)
+    labelling: Labelling | None = None
+    if chat:
+        with problems_shown():
+            labelling = open_labelling(workspace.recorder, workspace.settings.collection)
     for number, asking in enumerate(chat):
-        _show_exchange(asking, workspace, number=number, is_latest=asking is chat[-1])
+        _show_exchange(asking, workspace, labelling, number=number, is_latest=asking is chat[-1])
+    _write_address(chat, workspace)
+
+
+def _chat_of_address(workspace: Workspace) -> list[Asking]:
+    """The kept questions that the page's address names; those that are gone meanwhile are left out."""
+    ids = st.query_params.get_all(CHAT_PARAMETER)[-KEPT_IN_ADDRESS:]
+    try:
+        store = workspace.recorder.store() if ids else None
+        found = [store.trace(trace_id) for trace_id in ids] if store else []
+    except Rank37Error as error:
+        _log.warning("the chat is not brought back: %s", error)
+        return []
+    collection = workspace.settings.collection
+    return [Asking.kept(stored) for stored in found if stored is not None and stored.collection == collection]
+
+
+def _write_address(chat: Sequence[Asking], workspace: Workspace) -> None:
+    traces = [trace for asking in chat if (trace := asking.progress().final_trace) and was_kept(trace)]
+    ids = [trace.id for trace in traces[-KEPT_IN_ADDRESS:]] if workspace.settings.traces else []
+    if ids == st.query_params.get_all(CHAT_PARAMETER):
+        return
+    if ids:
+        st.query_params[CHAT_PARAMETER] = ids
+    else:
+        del st.query_params[CHAT_PARAMETER]
 
 
 def _placeholder(ready: Sequence[str] | None, workspace: Workspace) -> str:
@@ -138,7 +179,9 @@ def _turns(chat: Sequence[Asking]) -> tuple[Turn, ...]:
     return tuple(turns[-HISTORY_TURNS:])
 
 
-def _show_exchange(asking: Asking, workspace: Workspace, *, number: int, is_latest: bool) -> None:
+def _show_exchange(
+    asking: Asking, workspace: Workspace, labelling: Labelling | None, *, number: int, is_latest: bool
+) -> None:
     trace: Trace | None = None
     with st.chat_message("user", avatar=":material/person:"):
         st.html(f'<p class="r37-question">{as_html(asking.question)}</p>')
@@ -156,9 +199,9 @@ def _show_exchange(asking: Asking, workspace: Workspace, *, number: int, is_late
                 show_notes(trace)
         elif progress.result is not None:
             trace = progress.result.trace
-            show_result(progress.result)
+            show_result(progress.result, labelling)
     if trace is not None:
-        show_rank_panel(trace, expanded=is_latest)
+        show_rank_panel(trace, expanded=is_latest, labelling=labelling)
     if is_latest and st.session_state.get("scrolled_to") != number:
         st.session_state["scrolled_to"] = number
         st.html(_SHOW_LATEST, unsafe_allow_javascript=True)

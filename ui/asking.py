@@ -11,10 +11,23 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import NoReturn, Self
 
-from rag.errors import Rank37Error
+from rag import errors
+from rag.errors import FileRefused, Rank37Error
 from rag.record import Recorder
-from rag.types import Event, RankingReady, ReplyText, RerankProgress, Result, Stage, StageStarted, Trace
+from rag.types import (
+    Event,
+    Failure,
+    RankingReady,
+    ReplyText,
+    RerankProgress,
+    Result,
+    Stage,
+    StageStarted,
+    StoredTrace,
+    Trace,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +67,12 @@ class AskProgress:
         """Whether nothing more will come."""
         return self.result is not None or self.error is not None or self.stopped
 
+    @property
+    def final_trace(self) -> Trace | None:
+        """The trace as it was kept, once the question is over; None where it left none."""
+        ended = self.result or self.error
+        return None if ended is None else ended.trace
+
 
 class Asking:
     """A question being answered, and recorded unless it is stopped. Safe to look at from any thread."""
@@ -65,6 +84,18 @@ class Asking:
         self._progress = AskProgress()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="asking", daemon=True)
+
+    @classmethod
+    def kept(cls, stored: StoredTrace) -> Self:
+        """A question that was over long ago, as it ended."""
+        asking = cls(stored.trace.question, _never)
+        if isinstance(stored.outcome, Failure):
+            error = _error(stored.outcome)
+            error.attach(stored.trace)
+            asking._progress = AskProgress(error=error)
+        else:
+            asking._progress = AskProgress(result=Result(stored.outcome, stored.trace))
+        return asking
 
     def start(self) -> None:
         """Begin, unless it has begun already."""
@@ -129,3 +160,15 @@ class Asking:
             case ReplyText(text):
                 now = replace(now, draft=now.draft + text)
         self._progress = now
+
+
+def _never(listen: Callable[[Event], None]) -> NoReturn:
+    raise AssertionError("a question that is over is not asked again")
+
+
+def _error(failure: Failure) -> Rank37Error:
+    """The error that ended a question, of its class where that is known."""
+    kind = vars(errors).get(failure.error)
+    if isinstance(kind, type) and issubclass(kind, Rank37Error) and kind is not FileRefused:  # which no question meets
+        return kind(failure.message)
+    return Rank37Error(failure.message)

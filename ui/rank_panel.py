@@ -11,6 +11,7 @@ import math
 import streamlit as st
 
 from rag.types import Candidate, RankedChunk, Trace
+from ui.labelling import Labelling, show_passage_labels
 from ui.words import as_html, count, duration, floor_value, pages, score_value, snippet
 
 ROW_PX = 50
@@ -27,12 +28,14 @@ _SIZES = (
 """Given to the style sheet, because the lines between the two sides are placed by them."""
 
 
-def show_rank_panel(trace: Trace, *, expanded: bool) -> None:
-    """Draw the panel in an expander. Nothing is drawn for a trace without candidates."""
+def show_rank_panel(trace: Trace, *, expanded: bool, labelling: Labelling | None) -> None:
+    """Draw the panel in an expander, and beneath it the labels. Nothing is drawn for a trace without candidates."""
     if not trace.candidates:
         return
     with st.expander("Ranking before and after rerank", expanded=expanded, icon=":material/swap_vert:"):
         st.html(panel_html(trace))
+        if labelling is not None:
+            show_passage_labels(trace, labelling)
 
 
 def summary(trace: Trace) -> str:
