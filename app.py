@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from ui import ask, documents
+from ui import ask, documents, quality
 from ui.problems import problems_shown
 from ui.sidebar import show_sidebar
 from ui.workspace import open_workspace
@@ -24,6 +24,7 @@ page = st.navigation(
     [
         st.Page(ask.show, title="Ask", icon=":material/forum:", default=True),
         st.Page(documents.show, title="Documents", icon=":material/description:", url_path="documents"),
+        st.Page(quality.show, title="Quality", icon=":material/monitoring:", url_path="quality"),
     ]
 )
 with problems_shown(retry_key="open_again"):
