@@ -19,6 +19,7 @@ from rag.types import EmbedderIdentity, EngineInfo, QueryPolicy, RerankerState
 
 if TYPE_CHECKING:
     from rag.engines.cross_encoder import CrossEncoderReranker
+    from rag.engines.late_fusion import LateFusionReranker
     from rag.training.registry import RerankerRegistry
 
 EMBEDDED_EMBEDDER_NAME = "sentence-transformers/all-MiniLM-L6-v2"
@@ -120,19 +121,18 @@ def open_rerankers(
     """
     from rag.engines.cascade import CascadeReranker
     from rag.engines.catalogue import Surroundings, open_reranker
-    from rag.engines.cross_encoder import CrossEncoderReranker
     from rag.engines.fallback import FallbackReranker
+    from rag.engines.late_fusion import cross_encoder_of, embedded_reranker, load_reranker
     from rag.engines.score_cache import ScoreCache
 
-    embedded = CrossEncoderReranker.embedded()
+    embedded = embedded_reranker()
     path = settings.data_dir / "cache" / "scores.sqlite"
     cache = ScoreCache(path, limit_mb=settings.rerank_cache_mb) if settings.rerank_cache_mb else None
     around = Surroundings(settings, embedded, cache, lambda: llm or open_llm(settings), index)
-    quick = around.cached(embedded)
+    first, quick = around.cached(embedded), around.cached(cross_encoder_of(embedded))
 
-    def with_sentence_scorer(model: CrossEncoderReranker) -> tuple[Reranker, Reranker]:
-        cached = around.cached(model)
-        return cached, cached if model.on_gpu else quick
+    def with_sentence_scorer(model: CrossEncoderReranker | LateFusionReranker) -> tuple[Reranker, Reranker]:
+        return around.cached(model), around.cached(cross_encoder_of(model)) if model.on_gpu else quick
 
     promoted = _open_promoted(settings)
     if promoted is not None:
@@ -141,17 +141,17 @@ def open_rerankers(
         state = default_reranker_state(settings)
         if not state.on_this_machine:
             return around.cached(embedded.standing_in(DEFAULT_RERANKER, why=state.why)), quick
-        large = CrossEncoderReranker.load(DEFAULT_RERANKER, revision=DEFAULT_RERANKER_REVISION, why=state.why)
+        large = load_reranker(DEFAULT_RERANKER, DEFAULT_RERANKER_REVISION, why=state.why)
         if state.depth is None:
             return with_sentence_scorer(large)
-        return CascadeReranker(quick, around.cached(large), state.depth), quick
+        return CascadeReranker(first, around.cached(large), state.depth), quick
     if settings.reranker == EMBEDDED or settings.reranker_fallback is None:
         return open_reranker(settings.reranker, around)
     try:
         reranker, sentence_scorer = open_reranker(settings.reranker, around)
     except (ModelUnavailable, RerankerUnavailable) as error:
         return around.cached(embedded.standing_in(settings.reranker, why=str(error))), quick
-    return FallbackReranker(reranker, quick), sentence_scorer
+    return FallbackReranker(reranker, first), sentence_scorer
 
 
 def promoted_rerankers(settings: Settings) -> RerankerRegistry:
@@ -161,7 +161,7 @@ def promoted_rerankers(settings: Settings) -> RerankerRegistry:
     return RerankerRegistry(settings.data_dir / "rerankers")
 
 
-def _open_promoted(settings: Settings) -> CrossEncoderReranker | None:
+def _open_promoted(settings: Settings) -> CrossEncoderReranker | LateFusionReranker | None:
     """The promoted reranker, where the settings name it or none, and there is one.
 
     Raises: ModelUnavailable where its model is not the one that was measured, BadInput where it is named and there is
@@ -178,9 +178,9 @@ def _open_promoted(settings: Settings) -> CrossEncoderReranker | None:
                 "(`python -m rag train promote`), or unset it"
             )
         return None
-    from rag.engines.cross_encoder import CrossEncoderReranker
+    from rag.engines.late_fusion import load_reranker
 
-    reranker = CrossEncoderReranker.load(
+    reranker = load_reranker(
         registry.folder_of(promoted), why=f"promoted on {promoted.promoted_at[:10]}: {promoted.measured.get('why', '')}"
     )
     if reranker.info.revision != promoted.revision:
@@ -308,11 +308,10 @@ def open_named_reranker(name: str, settings: Settings) -> Reranker:
 def open_teacher(name: str, settings: Settings) -> Reranker:
     """The reranker of that name or folder, to be learnt from: as it is, without a gate or a cache."""
     from rag.engines import catalogue
-    from rag.engines.cross_encoder import CrossEncoderReranker
+    from rag.engines.late_fusion import embedded_reranker
 
     settings = settings.model_copy(update={"reranker": name, "reranker_revision": None})
-    embedded = CrossEncoderReranker.embedded()
-    around = catalogue.Surroundings(settings, embedded, None, lambda: open_llm(settings), None)
+    around = catalogue.Surroundings(settings, embedded_reranker(), None, lambda: open_llm(settings), None)
     return catalogue.open_teacher(name, around)
 
 

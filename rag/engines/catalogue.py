@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rag.engines.cross_encoder import CrossEncoderReranker
 from rag.engines.gated import GATED_PASSAGES, GatedReranker
+from rag.engines.late_fusion import LateFusionReranker, cross_encoder_of, load_reranker
 from rag.engines.score_cache import CachedReranker, ScoreCache
 from rag.errors import BadInput, RerankerUnavailable
 from rag.ports import LLM, Index, Reranker
@@ -49,7 +50,7 @@ class Surroundings:
     """What rerankers are opened with."""
 
     settings: Settings
-    embedded: CrossEncoderReranker
+    embedded: CrossEncoderReranker | LateFusionReranker
     cache: ScoreCache | None
     llm: Callable[[], LLM | None]
     """The configured LLM, opened when it is asked for."""
@@ -68,8 +69,8 @@ class _Opened:
     reranker: Reranker
     scores: bool = True
     """Whether its numbers can meet a floor."""
-    quick: bool = False
-    """Whether it is quick enough for single sentences."""
+    quick: Reranker | None = None
+    """What of it is quick enough for single sentences."""
 
 
 def open_reranker(setting: str, around: Surroundings) -> tuple[Reranker, Reranker]:
@@ -83,7 +84,7 @@ def open_reranker(setting: str, around: Surroundings) -> tuple[Reranker, Reranke
     opened, embedded = _open(setting, around), around.cached(around.embedded)
     depth = max(GATED_PASSAGES, around.settings.answer_limit)
     reranker = opened.reranker if opened.scores else GatedReranker(opened.reranker, embedded, depth)
-    return reranker, reranker if opened.quick else embedded
+    return reranker, around.cached(opened.quick or cross_encoder_of(around.embedded))
 
 
 def open_teacher(setting: str, around: Surroundings) -> Reranker:
@@ -124,12 +125,12 @@ def _open(setting: str, around: Surroundings) -> _Opened:
 
 
 def _open_embedded(_rest: str, around: Surroundings) -> _Opened:
-    return _Opened(around.cached(around.embedded), quick=True)
+    return _Opened(around.cached(around.embedded))
 
 
 def _open_cross_encoder(name: str, around: Surroundings) -> _Opened:
-    model = CrossEncoderReranker.load(name, revision=around.settings.reranker_revision, why="named in the settings")
-    return _Opened(around.cached(model), quick=model.on_gpu)
+    model = load_reranker(name, around.settings.reranker_revision)
+    return _Opened(around.cached(model), quick=cross_encoder_of(model) if model.on_gpu else None)
 
 
 def _open_recall_order(_rest: str, _around: Surroundings) -> _Opened:

@@ -208,6 +208,10 @@ class MemoryTokenStore:
 
     def max_sim(self, query: TokenVectors, passages: Sequence[Passage]) -> dict[str, float]:
         """As in `TokenStore`."""
+        return {passage_id: max_sim(query, matrix) for passage_id, matrix in self.vectors(passages).items()}
+
+    def vectors(self, passages: Sequence[Passage]) -> dict[str, TokenVectors]:
+        """The vectors of those passages that are kept, by id."""
         found: dict[str, NDArray[np.float16]] = {}
         with self._lock:
             for passage in passages:
@@ -215,7 +219,7 @@ class MemoryTokenStore:
                 if matrix is not None and text == passage.text:
                     self._kept.move_to_end(passage.id)
                     found[passage.id] = matrix
-        return {passage_id: max_sim(query, matrix.astype(np.float32)) for passage_id, matrix in found.items()}
+        return {passage_id: matrix.astype(np.float32) for passage_id, matrix in found.items()}
 
     def write(self, passages: Sequence[Passage], vectors: Sequence[TokenVectors]) -> None:
         """As in `TokenStore`."""

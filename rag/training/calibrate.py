@@ -7,6 +7,7 @@ it is. They go into the scoring layer's weight and bias, so that the model loads
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from sentence_transformers import CrossEncoder
 
+from rag.engines.late_fusion import FUSION_FILE, FusionWeights, LateInteraction
 from rag.errors import BadInput, EngineFault
 from rag.ports import Progress, Reranker
 from rag.training.groups import TrainingGroup, question_digest
 from rag.training.model_folder import (
     open_cross_encoder,
     read_learnt_questions,
+    replacing,
     save_model,
     scoring_layer,
     write_learnt_questions,
@@ -29,6 +33,8 @@ from rag.training.model_folder import (
 from rag.types import Passage
 
 BINS = 10
+LEAST_WEIGHT_COST = 1e-2
+"""Cost of a squared weight, beside the likelihood of whole questions: keeps weights finite where all is told apart."""
 FOLDS = 5
 
 Floats = NDArray[np.float64]
@@ -119,6 +125,70 @@ def score_groups(
     return ScoredPassages(np.array(logits), np.array(labels), tuple(questions))
 
 
+def score_features(
+    groups: Sequence[TrainingGroup], late: LateInteraction, *, progress: Progress | None = None
+) -> Floats:
+    """MaxSim and cosine of the same passages as `score_groups` gives logits of, `(n_passages, 2)`."""
+    features = []
+    for done, group in enumerate(groups, start=1):
+        # The text is the identity: a passage that many questions recall is encoded once.
+        passages = [Passage(text, text) for text, _ in recalled_passages(group)]
+        features.append(late.features(group.query, passages))
+        if progress:
+            progress(done, len(groups))
+    return np.concatenate(features)
+
+
+def fit_order(scored: ScoredPassages, features: Floats) -> Floats:
+    """Weights of logit, MaxSim and cosine, `(3,)`, none below 0: those that best tell right from wrong in a question.
+
+    The greatest likelihood of the right passage among those recalled for its question (a conditional logit): what all
+    passages of a question share, as that a question is long, plays no part. Questions without a right passage, or with
+    nothing but right ones, say nothing.
+
+    Source: McFadden 1974, "Conditional logit analysis of qualitative choice behavior".
+    """
+    rows = np.column_stack([scored.logits, features])
+    spread = rows.std(axis=0)
+    rows = rows / np.where(spread > 0, spread, 1.0)
+    starts = [0] + [row for row in range(1, len(rows)) if scored.questions[row] != scored.questions[row - 1]]
+    questions = [
+        (rows[start:end], scored.labels[start:end] / scored.labels[start:end].sum())
+        for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)
+        if 0 < scored.labels[start:end].sum() < end - start
+    ]
+    if not questions:
+        raise BadInput("no question has both right and wrong passages among those recalled: label more of them")
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        total, gradient = LEAST_WEIGHT_COST * float(weights @ weights), 2 * LEAST_WEIGHT_COST * weights
+        for of_question, wanted in questions:
+            values = of_question @ weights
+            shares = np.exp(values - np.logaddexp.reduce(values))
+            total -= float(wanted @ (values - np.logaddexp.reduce(values)))
+            gradient = gradient + of_question.T @ (shares - wanted)
+        return total, gradient
+
+    found = minimize(loss, np.ones(3), jac=True, bounds=[(0.0, None)] * 3, method="L-BFGS-B")
+    return np.asarray(found.x / np.where(spread > 0, spread, 1.0), dtype=np.float64)
+
+
+def fuse(model_folder: Path, out: Path, weights: FusionWeights) -> None:
+    """Write the model to `out` with the weights of late interaction beside it. `out` may be the same folder."""
+    with replacing(out) as unfinished:
+        shutil.copytree(model_folder, unfinished, dirs_exist_ok=True)
+        weights.write(unfinished)
+        card = unfinished / "README.md"
+        text = card.read_text(encoding="utf-8") if card.is_file() else "# Reranker\n"
+        note = (
+            f"\nFitted with `python -m rag train calibrate --late-interaction`: {weights.logit:.4f} * logit + "
+            f"{weights.max_sim:.2f} * MaxSim + {weights.cosine:.2f} * cosine {weights.bias:+.3f}, with the token "
+            f"vectors of {weights.encoder} ({FUSION_FILE}). The sigmoid of it is the probability that the passage "
+            "answers the question, among passages that recall finds. Any other program loads the cross-encoder alone.\n"
+        )
+        card.write_text(text + note, encoding="utf-8")
+
+
 def recalled_passages(group: TrainingGroup) -> list[tuple[str, bool]]:
     """The passages that recall found, in recall order, with whether they are right; all where ranks are not known."""
     rows = [(text, number < len(group.positives)) for number, text in enumerate(group.passages)]
@@ -160,6 +230,23 @@ def fit(logits: Floats, labels: Floats) -> Calibration:
     if scale <= 0:
         raise BadInput("the model scores wrong passages higher than right ones: train it before it is calibrated")
     return Calibration(scale, float(parameters[1] - scale * mean))
+
+
+def of_questions(scored: ScoredPassages, *, answer_limit: int = 5) -> ScoredPassages:
+    """One row a question: its highest logit, and whether any of its first `answer_limit` passages is right.
+
+    Fitted on these, the best passage's score is the probability that the collection answers the question from what an
+    answer may rest on: what the floor decides. Fitted on all passages it is the probability that one passage is right,
+    which seldom reaches 0.4 where several passages say nearly the same and one of them is labelled.
+    """
+    logits, labels, questions = [], [], []
+    for question in dict.fromkeys(scored.questions):
+        rows = [row for row, of in enumerate(scored.questions) if of == question]
+        first = sorted(rows, key=lambda row: -scored.logits[row])[:answer_limit]
+        logits.append(scored.logits[first[0]])
+        labels.append(float(scored.labels[first].any()))
+        questions.append(question)
+    return ScoredPassages(np.array(logits), np.array(labels), tuple(questions))
 
 
 def report_on(scored: ScoredPassages, *, seed: int = 37) -> CalibrationReport:

@@ -105,6 +105,18 @@ def add_train_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
     calibrate.add_argument("model", type=Path, help="folder of the model")
     calibrate.add_argument("--groups", type=Path, nargs="+", required=True, help="files that `candidates` wrote")
     calibrate.add_argument("--out", type=Path, required=True, help="folder for the calibrated model")
+    calibrate.add_argument(
+        "--by",
+        choices=("passage", "question"),
+        default="passage",
+        help="what a score is the probability of: that the passage is right, or, for the best passage of a question, "
+        "that the question is answered by the best five (passage)",
+    )
+    calibrate.add_argument(
+        "--late-interaction",
+        action="store_true",
+        help="add MaxSim of all-MiniLM-L6-v2's token vectors to the model's score, with weights fitted on --groups",
+    )
     calibrate.set_defaults(run=_calibrate)
 
     promote = steps.add_parser("promote", help="let a trained reranker serve, if it beats the one in use")
@@ -419,11 +431,20 @@ def _average(options: argparse.Namespace) -> int:
 def _calibrate(options: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from rag.engines.cross_encoder import CrossEncoderReranker
+    from rag.engines.late_fusion import FusionWeights, embedded_late_interaction
     from rag.terminal import progress_bars
-    from rag.training.calibrate import calibrate, report_on, score_groups
+    from rag.training.calibrate import (
+        calibrate,
+        fit_order,
+        fuse,
+        of_questions,
+        report_on,
+        score_features,
+        score_groups,
+    )
     from rag.training.groups import question_digest, read_groups
     from rag.training.model_folder import model_in, read_learnt_questions
-    from rag.wiring import open_named_reranker
 
     folder = model_in(options.model)
     groups = [group for path in options.groups for group in read_groups(path)]
@@ -434,12 +455,25 @@ def _calibrate(options: argparse.Namespace) -> int:
             f"the model has learnt from {known} of these {len(groups)} questions: calibrate on held-out ones "
             "(`train split`), or its scores will say too much"
         )
-    settings = load_settings(rerank_cache_mb=0.0)
-    reranker = open_named_reranker(str(folder), settings)
+    reranker = CrossEncoderReranker.load(folder)
     with progress_bars() as show:
         scored = score_groups(groups, reranker, progress=lambda done, total: show("scoring", done, total))
+        if options.late_interaction:
+            late = embedded_late_interaction()
+            features = score_features(groups, late, progress=lambda done, total: show("comparing", done, total))
+    if options.late_interaction:
+        logit, max_sim, cosine = fit_order(scored, features)
+        scored = replace(scored, logits=logit * scored.logits + features @ [max_sim, cosine])
+    if options.by == "question":
+        scored = of_questions(scored)
     report = report_on(scored)
-    calibrate(folder, options.out, report.calibration)
+    found = report.calibration
+    if options.late_interaction:
+        name, revision = late.name_and_revision
+        logit, max_sim, cosine = (round(float(found.scale * weight), 6) for weight in (logit, max_sim, cosine))
+        fuse(folder, options.out, FusionWeights(name, revision, logit, max_sim, cosine, round(found.bias, 6)))
+    else:
+        calibrate(folder, options.out, found)
     _print_calibration(report, Console())
     print(f"the calibrated model is in {options.out}")
     return 0

@@ -10,7 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from rag.engines.cascade import CascadeReranker
+from rag.engines.colbert import TokenEncoder
 from rag.engines.cross_encoder import CrossEncoderReranker
+from rag.engines.late_fusion import FusionWeights, LateFusionReranker, LateInteraction
 from rag.errors import BadInput
 from rag.ports import Reranker
 from rag.types import Passage, Relevance
@@ -45,6 +47,11 @@ def reranker(
     makers: dict[str, Callable[[], Reranker]] = {
         "embedded": lambda: embedded_reranker,
         "embedded in float32": lambda: CrossEncoderReranker.embedded(precision="float32"),
+        "with late interaction": lambda: LateFusionReranker(
+            tiny("bert"),
+            late := LateInteraction(TokenEncoder.embedded()),
+            FusionWeights(*late.name_and_revision, 0.5, 20.0, 3.0, -12.0),
+        ),
         "two labels": lambda: tiny("bert", labels=2),
         "language model": lambda: CrossEncoderReranker.load(
             save_language_model_reranker(tmp_path_factory.mktemp("model") / "tiny-lm"),

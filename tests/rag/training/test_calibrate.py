@@ -17,6 +17,8 @@ from rag.training.calibrate import (
     calibrate,
     expected_error,
     fit,
+    fit_order,
+    of_questions,
     recalled_passages,
     reliability,
     report_on,
@@ -102,8 +104,8 @@ def test_scale_and_bias_go_into_the_weights_of_every_architecture(tmp_path: Path
     base = save_cross_encoder(tmp_path / "base", family)
     write_learnt_questions(base, ["0123456789abcdef"])
     calibrate(base, tmp_path / "calibrated", Calibration(0.5, -1.25))
-    reranker = CrossEncoderReranker.load(base, device="cpu")
-    calibrated = CrossEncoderReranker.load(tmp_path / "calibrated", device="cpu")
+    reranker = CrossEncoderReranker.load(base, device="cpu", precision="float32")
+    calibrated = CrossEncoderReranker.load(tmp_path / "calibrated", device="cpu", precision="float32")
     plain = CrossEncoder(str(tmp_path / "calibrated"), local_files_only=True, device="cpu").predict(PAIRS)
     for (query, text), score in zip(PAIRS, plain, strict=True):
         [before] = reranker.score(query, [Passage("p", text)])
@@ -156,3 +158,41 @@ def test_real_scores_are_calibrated_with_out_of_corpus_questions(embedded_rerank
     scored = score_groups(groups, embedded_reranker)
     assert (len(scored.labels), int(scored.labels.sum())) == (sum(len(group.passages) for group in groups), 3)
     assert report_on(scored).calibration.scale > 0
+
+
+def test_the_weights_are_those_that_tell_right_from_wrong() -> None:
+    random = np.random.default_rng(37)
+    n_questions, n_passages = 200, 10
+    features = random.normal(size=(n_questions * n_passages, 3))
+    true = np.array([1.0, 2.0, 0.0])
+    labels, questions = [], []
+    for number in range(n_questions):
+        values = features[number * n_passages : (number + 1) * n_passages] @ true
+        shares = np.exp(values) / np.exp(values).sum()
+        right = random.choice(n_passages, p=shares)
+        labels += [float(place == right) for place in range(n_passages)]
+        questions += [str(number)] * n_passages
+    # What a question adds to all of its passages changes nothing.
+    shifted = features + np.repeat(random.normal(scale=5, size=n_questions), n_passages)[:, None]
+    for rows in (features, shifted):
+        scored = ScoredPassages(rows[:, 0].copy(), np.array(labels), tuple(questions))
+        found = fit_order(scored, rows[:, 1:])
+        assert found[0] == pytest.approx(1.0, abs=0.3)
+        assert found[1] == pytest.approx(2.0, abs=0.4)
+        assert 0 <= found[2] < 0.25
+    unlabelled = ScoredPassages(features[:10, 0].copy(), np.zeros(10), ("one",) * 10)
+    with pytest.raises(BadInput, match="both right and wrong"):
+        fit_order(unlabelled, features[:10, 1:])
+
+
+def test_a_question_is_its_best_passage_and_whether_the_best_five_answer_it() -> None:
+    logits = np.array([3.0, 2.5, 2.0, 1.0, 0.5, 0.0, 1.5, 9.0])
+    labels = np.array([0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
+    found = of_questions(ScoredPassages(logits, labels, ("a",) * 6 + ("b",) * 2))
+    assert found.questions == ("a", "b")
+    assert found.logits.tolist() == [3.0, 9.0]
+    assert found.labels.tolist() == [1.0, 0.0]
+    # At four passages the right one, the fifth, is too late.
+    assert of_questions(ScoredPassages(logits, labels, found.questions[:1] * 8), answer_limit=4).labels.tolist() == [
+        0.0
+    ]

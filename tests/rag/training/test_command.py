@@ -9,6 +9,7 @@ import pytest
 import ingest.__main__
 from rag.__main__ import main
 from rag.engines.cross_encoder import EMBEDDED_RERANKER_FOLDER
+from rag.engines.late_fusion import LateFusionReranker, load_reranker, read_weights
 from rag.json_lines import read_rows
 from rag.settings import load_settings
 from rag.training.groups import question_digest, read_groups
@@ -92,6 +93,13 @@ def test_from_labelled_questions_to_a_reranker_that_serves_and_back(
     shown = capsys.readouterr().out
     for words in ("temperature", "bias", "expected calibration error", "before: n"):
         assert words in shown, words
+    run("calibrate", strong, "--groups", tmp_path / "h.jsonl", "--late-interaction", "--out", tmp_path / "fused")
+    weights = read_weights(tmp_path / "fused")
+    assert weights is not None
+    assert max(weights.logit, weights.max_sim, weights.cosine) > 0
+    assert isinstance(load_reranker(tmp_path / "fused"), LateFusionReranker)
+    run("export", tmp_path / "fused", "--out", tmp_path / "fused-half")
+    assert read_weights(tmp_path / "fused-half") == weights
     monkeypatch.setenv("RANK37_RERANKER", str(tiny))
     run("promote", tmp_path / "calibrated", "--groups", tmp_path / "h.jsonl", "--name", "contracts-1", "--alpha", 0.2)
     assert "promoted: it is better" in capsys.readouterr().out

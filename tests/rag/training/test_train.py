@@ -72,7 +72,9 @@ def test_every_architecture_learns_and_loads_anywhere(tmp_path: Path, family: Fa
     assert held_out[CHOICE_NAME] == pytest.approx(report["after"][CHOICE_NAME], abs=1e-5)
     pairs = [(QUERY, text) for text in CORPUS[:3]]
     plain = CrossEncoder(str(folder), local_files_only=True, device="cpu").predict(pairs)
-    product = CrossEncoderReranker.load(folder, device="cpu").score(QUERY, [Passage(text, text) for _, text in pairs])
+    product = CrossEncoderReranker.load(folder, device="cpu", precision="float32").score(
+        QUERY, [Passage(text, text) for _, text in pairs]
+    )
     assert [one.score for one in product] == pytest.approx([float(score) for score in plain], abs=1e-5)
     assert not any("lora" in name for name in weights(tmp_path / "out"))
     assert CrossEncoderReranker.load(folder, device="cpu").max_tokens == CrossEncoderReranker.load(base).max_tokens
@@ -92,7 +94,7 @@ def test_it_learns_what_it_is_taught(tmp_path: Path, tiny_bert: Path) -> None:
     train(tiny_groups(4), tiny_bert, tmp_path / "out", plan)
 
     def right_first(folder: Path) -> int:
-        reranker = CrossEncoderReranker.load(folder, device="cpu")
+        reranker = CrossEncoderReranker.load(folder, device="cpu", precision="float32")
         orders = [
             [one.order for one in reranker.score(group.query, [Passage(text, text) for text in group.passages])]
             for group in tiny_groups(1)
