@@ -122,7 +122,9 @@ def _header(chat: list[Asking]) -> None:
     title, button = st.columns([4, 1], vertical_alignment="center")
     title.title("Ask your documents", anchor=False)
     if chat:
-        button.button("New chat", icon=":material/add_comment:", width="stretch", on_click=_new_chat, args=(chat,))
+        button.button(
+            "New chat", icon=":material/add_comment:", width="stretch", key="new_chat", on_click=_new_chat, args=(chat,)
+        )
 
 
 def _new_chat(chat: list[Asking]) -> None:

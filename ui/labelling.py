@@ -26,7 +26,7 @@ ENOUGH_QUESTIONS = 20
 """From so many questions with a right passage on, a floor can be chosen by them at a risk of 0.05."""
 N_FIRST = 5
 """How many passages have their buttons without being looked for: the kept ones, filled up with the next."""
-ROW_CHARACTERS = 110
+ROW_CHARACTERS = 180
 OPTION_CHARACTERS = 70
 
 Judgement = Literal["right", "wrong"]
@@ -180,10 +180,10 @@ def count_line(labels: Iterable[Label]) -> str:
     said = list(labels)
     if not said:
         return f"Right passages for {ENOUGH_QUESTIONS} questions are enough to measure with"
-    right = {question_digest(label.question) for label in said if label.chunk_id and label.verdict != "wrong"}
-    n_right = count(len(right), "question")
-    line = f"{count(len(said), 'label')}; {n_right} {'has' if len(right) == 1 else 'have'} a right passage"
-    return f"{line}, enough to measure" + ("" if len(right) >= ENOUGH_QUESTIONS else f" from {ENOUGH_QUESTIONS} on")
+    n = len({question_digest(label.question) for label in said if label.chunk_id and label.verdict != "wrong"})
+    right = f"{count(n, 'question') if n else 'no question'} {'have' if n > 1 else 'has'} a right passage"
+    enough = "" if n >= ENOUGH_QUESTIONS else f" from {ENOUGH_QUESTIONS} on"
+    return f"{count(len(said), 'label')}; {right}, enough to measure{enough}"
 
 
 def _places(trace: Trace) -> list[_Place]:
@@ -197,7 +197,9 @@ def _places(trace: Trace) -> list[_Place]:
 def _show_row(trace: Trace, place: _Place, given: Judgement | None, labelling: Labelling, chooser: str) -> None:
     key = f"passage {trace.id} {place.chunk.id}"
     st.session_state[key] = given  # what the store holds, also after a reload or a click that failed
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+    row = f"r37-label-row-{trace.id}-{place.chunk.id}"
+    with st.container(key=row, horizontal=True, vertical_alignment="center", gap="xsmall"):
+        st.html(_row_html(place))
         st.segmented_control(
             f"Passage {place.rank}: {snippet(place.chunk.title, ROW_CHARACTERS)}",
             ("right", "wrong"),
@@ -207,7 +209,6 @@ def _show_row(trace: Trace, place: _Place, given: Judgement | None, labelling: L
             on_change=_judge_passage,
             args=(labelling, trace, place.chunk.id, key, chooser),
         )
-        st.html(_row_html(place))
 
 
 def _row_html(place: _Place) -> str:

@@ -82,7 +82,7 @@ def open_page(browser: Browser, url: str, *, width: int = 1280, height: int = 10
     page = context.new_page()
     page.set_default_timeout(60_000)
     page.goto(url)
-    page.get_by_role("heading", level=1).wait_for()
+    page.get_by_role("heading", level=1).wait_for(timeout=ANSWER_MS)  # the first page loads the models
     return page
 
 
