@@ -166,7 +166,7 @@ def _rule(floor: float, words: str, colour: str, dash: Sequence[float], *, width
 
 
 def _score_axis(field: str, title: str | None, bin: str | None = None) -> alt.X:
-    scale, axis = alt.Scale(domain=[0, 1], nice=False), alt.Axis(tickCount=6, grid=False, format=".1f")
+    scale, axis = alt.Scale(domain=[0, 1], nice=False), alt.Axis(tickCount=6, grid=False, format=".1f", labelFlush=True)
     if title is None:
         return alt.X(field, scale=scale)
     return alt.X(field, title=title, scale=scale, axis=axis, **({"bin": bin} if bin else {}))

@@ -1,7 +1,8 @@
 """`python -m tests.ui.take_screens [FOLDER]`: the screenshots of the documentation, taken from the running app.
 
 It starts the app on a fresh folder, waits for the sample documents, asks two questions and writes PNG files (into
-docs/screens by default). It needs Chromium and the `dev` extra; it asserts nothing.
+docs/screens by default). For the Quality page it asks the labelled sample questions as well, and calls the passages of
+their pages right. It needs Chromium and the `dev` extra; it asserts nothing.
 """
 
 from __future__ import annotations
@@ -12,16 +13,32 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
+from rag.evaluation.rankings import items_of_pages
+from rag.evaluation.sets import read_set, sampled
+from rag.pipeline import answer_question
+from rag.settings import Settings
+from rag.wiring import open_engines, open_recorder, policy_for
 from tests.ui.running_app import INGEST_MS, ROOT, ask, browser, open_page, running_app
 
 ANSWERED = "How long is the waiting period for critical illness?"
 REFUSED = "What was the shop’s revenue last year?"
+SAMPLE_QUESTIONS = 60
+"""Of each kind, at random, for the Quality page."""
 
 
 def main(folder: Path) -> None:
     """Take them all."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as temporary, running_app(Path(temporary) / "data") as url, browser() as chrome:
+    with tempfile.TemporaryDirectory() as temporary:
+        data_dir = Path(temporary) / "data"
+        take_documents_and_answers(folder, data_dir)
+        ask_samples(data_dir)
+        take_quality(folder, data_dir)
+
+
+def take_documents_and_answers(folder: Path, data_dir: Path) -> None:
+    """Those of a first start."""
+    with running_app(data_dir) as url, browser() as chrome:
         page = open_page(chrome, f"{url}/documents")
         expect(page.get_by_text("Being added")).to_be_visible()
         expect(page.get_by_text("Being added")).to_have_count(0, timeout=2 * INGEST_MS)
@@ -39,6 +56,34 @@ def main(folder: Path) -> None:
             ask(page, question)
             page.get_by_test_id("floor-line").wait_for()
             take(page, folder / f"{name}.png")
+
+
+def ask_samples(data_dir: Path) -> None:
+    """Ask the labelled sample questions of the app's collection, and call the passages of their pages right."""
+    settings = Settings(data_dir=data_dir)
+    engines, recorder = open_engines(settings), open_recorder(settings)
+    try:
+        items_of = items_of_pages({one.document.id: one.document.source for one in engines.index.documents()})
+        store = recorder.store()
+        assert store is not None
+        for question in sampled(read_set(ROOT / "data"), SAMPLE_QUESTIONS).questions:
+            policy = policy_for(settings, engines.reranker, engines.embedder)
+            trace = recorder.answered(answer_question(question.text, engines, policy)).trace
+            for ranked in trace.ranked:
+                if question.relevant.intersection(items_of(ranked.chunk)):
+                    store.label(trace.id, "right", chunk_id=ranked.chunk.id)
+    finally:
+        engines.index.close()
+        recorder.close()
+
+
+def take_quality(folder: Path, data_dir: Path) -> None:
+    """The Quality page, with its best floor tried."""
+    with running_app(data_dir) as url, browser() as chrome:
+        page = open_page(chrome, f"{url}/quality", height=1500)
+        page.get_by_role("button", name="Best F1").click()
+        page.get_by_test_id("flips").wait_for()
+        take(page, folder / "quality.png")
 
 
 def take(page: Page, path: Path) -> None:
