@@ -211,6 +211,7 @@ def loaded_once(embedder: SentenceTransformerEmbedder, monkeypatch: pytest.Monke
     """What a question asked with the real embedded engines meets."""
     monkeypatch.setattr(SentenceTransformerEmbedder, "embedded", lambda: embedder)
     monkeypatch.setenv("RANK37_RERANKER", "embedded")
+    monkeypatch.setenv("RANK37_TRACES_DAYS", "0")
     settings = load_settings()
     return in_use(settings, open_rerankers(settings)[0], embedder)
 

@@ -66,7 +66,7 @@ def ask_samples(data_dir: Path) -> None:
         items_of = items_of_pages({one.document.id: one.document.source for one in engines.index.documents()})
         store = recorder.store()
         assert store is not None
-        for question in sampled(read_set(ROOT / "data"), SAMPLE_QUESTIONS).questions:
+        for question in sampled(read_set(ROOT / "data"), SAMPLE_QUESTIONS, seed=37).questions:
             policy = policy_for(settings, engines.reranker, engines.embedder)
             trace = recorder.answered(answer_question(question.text, engines, policy)).trace
             for ranked in trace.ranked:
