@@ -199,12 +199,13 @@ def _changed(workspace: Workspace, now: InUse) -> None:
 
 def _basis(report: Mapping[str, Any], n_read: int) -> None:
     """How much the figures rest on."""
+    first, last = report["first_asked_at"][:10], report["last_asked_at"][:10]
+    when = f"on {first}" if first == last else f"between {first} and {last}"
     labelled = count(report["labelled"], "question")
     newest = f", the newest {QUESTIONS_READ:,}" if n_read >= QUESTIONS_READ else ""
     said = f"{labelled} with a passage that people called right" if report["labelled"] else "none of them labelled yet"
     st.caption(
-        f"From {count(report['n'], 'question')} asked between {report['first_asked_at'][:10]} and "
-        f"{report['last_asked_at'][:10]}{newest}; {said}. No model runs on this page; `python -m rag quality` prints "
+        f"From {count(report['n'], 'question')} asked {when}{newest}; {said}. No model runs on this page; `python -m rag quality` prints "
         "the same figures."
     )
     for note in report["notes"]:
