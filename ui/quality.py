@@ -205,8 +205,8 @@ def _basis(report: Mapping[str, Any], n_read: int) -> None:
     newest = f", the newest {QUESTIONS_READ:,}" if n_read >= QUESTIONS_READ else ""
     said = f"{labelled} with a passage that people called right" if report["labelled"] else "none of them labelled yet"
     st.caption(
-        f"From {count(report['n'], 'question')} asked {when}{newest}; {said}. No model runs on this page; `python -m rag quality` prints "
-        "the same figures."
+        f"From {count(report['n'], 'question')} asked {when}{newest}; {said}. No model runs on this page; "
+        "`python -m rag quality` prints the same figures."
     )
     for note in report["notes"]:
         st.caption(as_markdown(f"{note}."))
