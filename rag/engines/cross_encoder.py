@@ -26,7 +26,7 @@ from rag.types import EngineInfo, Passage, Relevance
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
-EMBEDDED_RERANKER_FOLDER = Path(__file__).resolve().parents[1] / "models" / "minilm-reranker-v0"
+EMBEDDED_RERANKER_FOLDER = Path(__file__).resolve().parents[1] / "models" / "minilm-reranker-v1"
 """The cross-encoder that the project trained and ships."""
 
 BATCH_PASSAGES = 8

@@ -56,7 +56,7 @@ Mode = Literal[
     "out_of_scale",  # probabilities that are none
 ]
 KEY = "sk-rerank-7f3a9c"
-MODEL = "minilm-reranker-v0"
+MODEL = "minilm-reranker-v1"
 
 
 class RerankServer:
