@@ -183,9 +183,9 @@ class LateFusionReranker:
         return reading * 4 / 3 if comparing is None else reading + comparing
 
 
-def embedded_reranker(*, why: str = "it comes with the installation") -> CrossEncoderReranker | LateFusionReranker:
+def embedded_reranker() -> CrossEncoderReranker | LateFusionReranker:
     """The reranker that the installation carries. Raises ModelUnavailable."""
-    return _fused(CrossEncoderReranker.embedded(why=why), EMBEDDED_RERANKER_FOLDER)
+    return _fused(CrossEncoderReranker.embedded(), EMBEDDED_RERANKER_FOLDER)
 
 
 def load_reranker(
