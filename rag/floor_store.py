@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import filelock
-
 from rag.errors import BadInput, CollectionError
+from rag.exclusive import exclusive
 
 LOCK_LIMIT_S = 10.0
 
@@ -149,19 +148,8 @@ class FloorStore:
             "floors of your own"
         )
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=LOCK_LIMIT_S):
-                yield
-        except filelock.Timeout:
-            raise CollectionError(f"another process is changing {self.path}: try again when it is done") from None
-        except OSError as error:
-            raise CollectionError(
-                f"{self.path} can't be written ({error.strerror or error}): free some space, change its rights or set "
-                "RANK37_DATA_DIR"
-            ) from error
+    def _locked(self) -> AbstractContextManager[None]:
+        return exclusive(self.path, self.path.with_name(f".{self.path.name}.lock"), limit_s=LOCK_LIMIT_S)
 
 
 def floor_text(value: float) -> str:

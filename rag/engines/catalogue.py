@@ -94,11 +94,9 @@ def open_teacher(setting: str, around: Surroundings) -> Reranker:
     `open_reranker`.
     """
     if setting == "colbert":
-        from rag.engines.colbert import ColBERTReranker, MemoryTokenStore, TokenEncoder
-        from rag.engines.local_models import bf16_is_quick
+        from rag.engines.colbert import ColBERTReranker, MemoryTokenStore, quick_token_encoder
 
-        encoder = TokenEncoder.embedded(dtype="bfloat16" if bf16_is_quick() else "float32")
-        return ColBERTReranker(encoder, MemoryTokenStore(TEACHER_MEMORY_BYTES))
+        return ColBERTReranker(quick_token_encoder(), MemoryTokenStore(TEACHER_MEMORY_BYTES))
     return _open(setting, replace(around, cache=None)).reranker
 
 

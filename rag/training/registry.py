@@ -13,15 +13,14 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from rag.errors import BadInput, CollectionError
+from rag.exclusive import exclusive
 from rag.settings import COLLECTION_NAME
 
 REGISTRY_FILE = "promoted.json"
@@ -135,19 +134,8 @@ class RerankerRegistry:
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(self.folder / f".{REGISTRY_FILE}.lock", timeout=LOCK_LIMIT_S):
-                yield
-        except filelock.Timeout:
-            raise CollectionError(f"another process is changing {self.folder}: try again when it is done") from None
-        except OSError as error:
-            raise CollectionError(
-                f"{self.folder} can't be written ({error.strerror or error}): free some space, change its rights or "
-                "set RANK37_DATA_DIR"
-            ) from error
+    def _locked(self) -> AbstractContextManager[None]:
+        return exclusive(self.folder, self.folder / f".{REGISTRY_FILE}.lock", limit_s=LOCK_LIMIT_S)
 
 
 def check_name(name: str) -> None:

@@ -25,7 +25,7 @@ from torch import nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from rag.engines.late_fusion import read_weights
+from rag.engines.late_fusion import keep_weights
 from rag.engines.local_models import bf16_is_quick
 from rag.errors import BadInput
 from rag.training.groups import TrainingGroup, as_row, question_digest, split_by_question
@@ -126,9 +126,7 @@ def train(
         "after": after,
     }
     save_model(model, folder / "model", card=_card(report))
-    late_interaction = read_weights(base)
-    if late_interaction:  # it was fitted to the base's logit; a long training asks for `calibrate` again
-        late_interaction.write(folder / "model")
+    keep_weights(base, folder / "model")  # fitted to the base's logit: a long training asks for `calibrate` again
     seen = {question_digest(group.query) for group in groups}
     write_learnt_questions(folder / "model", seen | read_learnt_questions(base))
     (folder / "training.json").write_text(json.dumps(report | {"identity": identity}, indent=2), encoding="utf-8")
