@@ -15,11 +15,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,9 +25,9 @@ from typing import Any, Self, cast
 
 import numpy as np
 import sqlalchemy as sql
-from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.engine import URL, Connection
 
+from rag.engines.database import Damaged, Database, Purpose, checked_url
 from rag.errors import BadInput, TracesUnavailable
 from rag.trace_json import chunk_as_json, chunk_from_json, pack, place_after_rerank, quoted_chunks, unpack
 from rag.types import (
@@ -48,10 +46,6 @@ from rag.types import (
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-BUSY_LIMIT_S = 5.0
-"""Longest wait for another process that writes, and for a connection to a server."""
-STATEMENT_LIMIT_S = 30
-"""Longest wait for a server to do one thing."""
 RETENTION_EVERY_S = 3600.0
 """How often traces are looked through for their age."""
 EVICTED_SHARE = 0.1
@@ -66,6 +60,8 @@ DELETED_NOTE = "A document that the answer could rest on was deleted since: its 
 
 _RIGHT_FOR = {"wrongly_refused": "refusal", "good_answer": "answer", "bad_answer": "answer"}
 """Which outcome a verdict on an outcome can be of."""
+
+PURPOSE = Purpose("the traces", "RANK37_TRACES_URL", TracesUnavailable, or_else=", or keep none with RANK37_TRACES=off")
 
 _tables = sql.MetaData()
 
@@ -150,20 +146,14 @@ class Retention:
     """Most traces kept, all collections together; 0: no limit."""
 
 
-class _Damaged(Exception):
-    """What the database holds was not written by this program."""
-
-
 class SqlTraceStore:
     """The store in one database. Safe to use from several threads, and together with other processes."""
 
     def __init__(self, url: URL, retention: Retention, clock: Callable[[], float]) -> None:
-        self._url = url
         self._retention = retention
         self._clock = clock
         self._aged_at = float("-inf")
-        self._engine = _engine(url)
-        self._writer = self._engine.execution_options(rank37_writes=True)
+        self._database = Database(url, PURPOSE, _tables, _schema, SCHEMA_VERSION)
 
     @classmethod
     def open_file(
@@ -187,12 +177,9 @@ class SqlTraceStore:
             BadInput: The URL is none, or its driver is not installed.
             TracesUnavailable: The database can't be opened, is damaged, or was made by a newer version.
         """
-        store = cls(_checked_url(url), retention or Retention(), clock)
+        store = cls(checked_url(url, PURPOSE), retention or Retention(), clock)
         try:
-            with store._errors("opened"):
-                if store._url.get_backend_name() == "sqlite" and store._url.database:
-                    Path(store._url.database).parent.mkdir(parents=True, exist_ok=True)
-                store._prepare()
+            store._database.make_ready()
             store._let_go_of_old()
         except BaseException:
             store.close()
@@ -202,13 +189,11 @@ class SqlTraceStore:
     @property
     def where(self) -> str:
         """The file, or the URL without its password."""
-        if self._url.get_backend_name() == "sqlite":
-            return str(self._url.database)
-        return self._url.render_as_string(hide_password=True)
+        return self._database.where
 
     def close(self) -> None:
         """Close all connections. Idempotent; a later use opens them again."""
-        self._engine.dispose()
+        self._database.close()
 
     def add(self, trace: Trace, outcome: Answer | Refusal | Failure, *, collection: str) -> None:
         """Keep a question; see `TraceStore.add`."""
@@ -216,7 +201,7 @@ class SqlTraceStore:
         engines = packed.body["trace"].pop("engines")
         ranked = trace.ranked
         scores = [np.nan if one.score is None else one.score for one in ranked]
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             connection.execute(sql.delete(_traces).where(_traces.c.id == trace.id))
             numbers = _number_of_passages(connection, packed.chunks, collection)
             quoted = quoted_chunks(trace, outcome)
@@ -246,7 +231,7 @@ class SqlTraceStore:
 
     def trace(self, trace_id: str) -> StoredTrace | None:
         """One question with everything that was kept of it, or None."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             row = connection.execute(sql.select(_traces).where(_traces.c.id == trace_id)).mappings().first()
             return _whole(connection, [row])[0] if row else None
 
@@ -254,10 +239,10 @@ class SqlTraceStore:
         self, *, collection: str | None = None, since: str | None = None, limit: int | None = None
     ) -> Iterator[StoredTrace]:
         """Whole traces, newest first; those deleted meanwhile are left out."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             numbers = list(connection.execute(_chosen([_traces.c.number], collection, since, limit)).scalars())
         for some in _in_portions(numbers, TRACES_AT_A_TIME):
-            with self._reading() as connection:
+            with self._database.reading() as connection:
                 found = connection.execute(_newest_first(sql.select(_traces).where(_traces.c.number.in_(some))))
                 stored = _whole(connection, found.mappings().all())
             yield from stored
@@ -266,7 +251,7 @@ class SqlTraceStore:
         self, *, collection: str | None = None, since: str | None = None, limit: int | None = None
     ) -> list[TraceSummary]:
         """The numbers of traces, newest first: no passage is read."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             rows = connection.execute(_chosen(_SUMMARY, collection, since, limit)).mappings().all()
             engines = _engines_by_number(connection, {row["engines"] for row in rows})
             wanted = sql.select(*_LABEL_NUMBERS).order_by(_labels.c.number)
@@ -296,7 +281,7 @@ class SqlTraceStore:
 
     def count(self, *, collection: str | None = None) -> int:
         """Number of traces kept."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return _count(connection, collection)
 
     def label(self, trace_id: str, verdict: Verdict, *, chunk_id: str | None = None) -> Label:
@@ -307,7 +292,7 @@ class SqlTraceStore:
                 f"there is no trace {trace_id!r} to label: `python -m rag traces list` names those there are"
             )
         label, document_id = _judged(stored, verdict, chunk_id, self._clock())
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             connection.execute(sql.delete(_labels).where(*_same_label(trace_id, chunk_id)))
             connection.execute(
                 sql.insert(_labels).values(
@@ -328,7 +313,7 @@ class SqlTraceStore:
 
     def unlabel(self, trace_id: str, *, chunk_id: str | None = None) -> None:
         """Take a judgement back, if there is one."""
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             connection.execute(sql.delete(_labels).where(*_same_label(trace_id, chunk_id)))
 
     def labels(self, *, collection: str | None = None) -> list[Label]:
@@ -336,19 +321,19 @@ class SqlTraceStore:
         wanted = sql.select(_labels).order_by(_labels.c.number)
         if collection is not None:
             wanted = wanted.where(_labels.c.collection == collection)
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return [_label(row) for row in connection.execute(wanted).mappings()]
 
     def write_feedback(self, trace_id: str, feedback: str) -> None:
         """Keep a person's remark in place of the earlier one. Raises BadInput for an unknown trace."""
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             change = sql.update(_traces).where(_traces.c.id == trace_id).values(feedback=_storable(feedback))
             if connection.execute(change).rowcount == 0:
                 raise BadInput(f"there is no trace {trace_id!r} to write feedback to")
 
     def delete(self, trace_id: str) -> bool:
         """Delete one trace with its labels; False where there is none."""
-        with self._deleting() as connection:
+        with self._database.deleting() as connection:
             n_labels = connection.execute(sql.delete(_labels).where(_labels.c.trace_id == trace_id)).rowcount
             n_traces = connection.execute(sql.delete(_traces).where(_traces.c.id == trace_id)).rowcount
             _sweep(connection)
@@ -366,7 +351,7 @@ class SqlTraceStore:
     def forget_document(self, document_id: str, *, collection: str) -> int:
         """Remove a document's words; see `TraceStore.forget_document`."""
         of_document = (_passages.c.document_id == document_id, _passages.c.collection == collection)
-        with self._deleting() as connection:
+        with self._database.deleting() as connection:
             connection.execute(
                 sql.delete(_labels).where(_labels.c.document_id == document_id, _labels.c.collection == collection)
             )
@@ -397,7 +382,7 @@ class SqlTraceStore:
         if collection is not None:
             of_traces &= _traces.c.collection == collection
             of_labels &= _labels.c.collection == collection
-        with self._deleting() as connection:
+        with self._database.deleting() as connection:
             theirs = _labels.c.trace_id.in_(sql.select(_traces.c.id).where(of_traces))
             connection.execute(sql.delete(_labels).where(of_labels | theirs))
             n_traces = connection.execute(sql.delete(_traces).where(of_traces)).rowcount
@@ -427,165 +412,14 @@ class SqlTraceStore:
         if not self._retention.days:
             return
         before = self._clock() - self._retention.days * 86400
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             is_due = connection.execute(sql.select(_traces.c.number).where(_traces.c.asked < before).limit(1)).first()
         if is_due:
             try:
-                with self._deleting() as connection:
+                with self._database.deleting() as connection:
                     self._retain(connection)
             except TracesUnavailable as error:  # they can be read all the same
                 log.warning("traces older than %g days are still there: %s", self._retention.days, error)
-
-    def _prepare(self) -> None:
-        """Make the tables if there are none; refuse those of a newer version."""
-        for attempt in range(3):
-            with self._engine.begin() as connection:
-                if sql.inspect(connection).has_table(_schema.name):
-                    self._check_version(connection)
-                    return
-            try:
-                with self._writer.begin() as connection:
-                    if not sql.inspect(connection).has_table(_schema.name):
-                        _tables.create_all(connection)
-                        connection.execute(sql.insert(_schema).values(version=SCHEMA_VERSION))
-            except DBAPIError:  # two processes at once make tables: one of them fails on a server
-                if attempt == 2 or self._url.get_backend_name() == "sqlite":
-                    raise
-                time.sleep(0.1)
-        with self._engine.begin() as connection:
-            self._check_version(connection)
-
-    def _check_version(self, connection: Connection, *, locking: bool = False) -> None:
-        wanted = sql.select(_schema.c.version)
-        version = connection.execute(wanted.with_for_update() if locking else wanted).scalar()
-        if version == SCHEMA_VERSION:
-            return
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise TracesUnavailable(
-                f"the traces in {self.where} were written by a newer version of Rank37 (their schema is {version}, "
-                f"this version reads {SCHEMA_VERSION}): update Rank37, or name another database with RANK37_TRACES_URL"
-            )
-        raise TracesUnavailable(
-            f"the traces in {self.where} are damaged (their schema is {version!r}, {SCHEMA_VERSION} is expected): "
-            "move that database away, a new one is made; or name another with RANK37_TRACES_URL"
-        )
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self._errors("read"), self._engine.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self._errors("written"), self._writer.begin() as connection:
-            self._check_version(connection, locking=True)  # one writer at a time
-            yield connection
-
-    @contextmanager
-    def _deleting(self) -> Iterator[Connection]:
-        """Writing, after which what was deleted is not in the file any more."""
-        with self._writing() as connection:
-            yield connection
-        if self._url.get_backend_name() == "sqlite":
-            with suppress(SQLAlchemyError), self._engine.connect() as connection:
-                raw = connection.connection.driver_connection
-                assert isinstance(raw, sqlite3.Connection)
-                # A script: `execute` would take one step of it, which frees one page.
-                raw.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE);")
-
-    @contextmanager
-    def _errors(self, done: str) -> Iterator[None]:
-        """The database's failures as errors for a person: without statements, texts or a password."""
-        try:
-            yield
-        except DBAPIError as error:
-            raise TracesUnavailable(self._told(done, error.orig or error)) from None
-        except (SQLAlchemyError, OSError, _Damaged) as error:
-            raise TracesUnavailable(self._told(done, error)) from None
-
-    def _told(self, done: str, error: BaseException) -> str:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        if self._url.password:
-            reason = reason.replace(str(self._url.password), "***")
-        damaged = isinstance(error, _Damaged) or (
-            isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
-        )
-        if damaged:
-            remedy = "the database is damaged: move it away, a new one is made"
-        elif "locked" in reason:
-            remedy = "another program holds it: try again"
-        elif self._url.get_backend_name() == "sqlite":
-            remedy = "see that its folder can be written and the disk has room"
-        else:
-            remedy = "see that the server runs and lets this user in"
-        return (
-            f"the traces in {self.where} can't be {done} ({reason}): {remedy}, name another database with "
-            "RANK37_TRACES_URL, or keep none with RANK37_TRACES=off"
-        )
-
-
-def _checked_url(url: str | URL) -> URL:
-    """The URL, with the driver that is tested. Raises BadInput, which never shows the URL: it may hold a password."""
-    try:
-        checked = make_url(url)
-    except ArgumentError:
-        raise BadInput(
-            "RANK37_TRACES_URL is no database URL: it should be like sqlite:////folder/traces.sqlite or "
-            "postgresql://user:password@host/database"
-        ) from None
-    if checked.drivername in ("postgres", "postgresql"):
-        checked = checked.set(drivername="postgresql+psycopg")
-    if checked.get_backend_name() == "sqlite" and checked.database in (None, "", ":memory:"):
-        raise BadInput("RANK37_TRACES_URL names a database in memory, which keeps nothing: name a file")
-    return checked
-
-
-def _engine(url: URL) -> Engine:
-    options: dict[str, Any] = {"hide_parameters": True}
-    if url.get_backend_name() == "sqlite":
-        options["connect_args"] = {"timeout": BUSY_LIMIT_S}
-    else:
-        options["pool_pre_ping"] = True
-    if url.drivername == "postgresql+psycopg":
-        limits = f"-c statement_timeout={STATEMENT_LIMIT_S * 1000} -c lock_timeout={int(BUSY_LIMIT_S * 1000)}"
-        options["connect_args"] = {"connect_timeout": int(BUSY_LIMIT_S), "options": limits}
-    try:
-        engine = sql.create_engine(url, **options)
-    except ModuleNotFoundError as error:
-        remedy = 'install it: `pip install "rank37[postgres]"`' if error.name == "psycopg" else "install it"
-        raise BadInput(f"RANK37_TRACES_URL needs the package {error.name}, which is not installed: {remedy}") from None
-    except (NoSuchModuleError, ArgumentError, TypeError, ValueError) as error:
-        raise BadInput(
-            f"RANK37_TRACES_URL can't be used: {type(error).__name__} for {url.render_as_string(hide_password=True)}"
-        ) from None
-    if url.get_backend_name() == "sqlite":
-        sql.event.listen(engine, "connect", _made_ready)
-        sql.event.listen(engine, "begin", _begun)
-    return engine
-
-
-def _made_ready(connection: sqlite3.Connection, _record: object) -> None:
-    """A new connection to a SQLite file."""
-    connection.isolation_level = None  # else Python decides where a transaction begins
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    deadline = time.monotonic() + BUSY_LIMIT_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL").fetchall()
-            break
-        except sqlite3.OperationalError as error:
-            # SQLite doesn't wait for another process that turns a new file's log on.
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("PRAGMA secure_delete = ON").fetchall()  # deleted text is overwritten, not just unlisted
-
-
-def _begun(connection: Connection) -> None:
-    """A transaction that writes waits for its turn at the start, where SQLite can wait."""
-    writes = connection.get_execution_options().get("rank37_writes")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _number_of_passages(connection: Connection, chunks: Sequence[Chunk], collection: str) -> dict[Chunk, int]:
@@ -652,7 +486,7 @@ def _whole(connection: Connection, rows: Sequence[Mapping[Any, Any]]) -> list[St
             body["trace"]["engines"] = [asdict(info) for info in engines[row["engines"]]]
             trace, outcome = unpack(body, [chunks[number] for number in of_trace[row["id"]]])
         except (KeyError, BadInput) as error:
-            raise _Damaged(f"trace {row['id']}: {error}") from None
+            raise Damaged(f"trace {row['id']}: {error}") from None
         of_it = tuple(label for label in labels if label.trace_id == trace.id)
         stored.append(StoredTrace(trace, outcome, row["collection"], row["feedback"], of_it))
     return stored
@@ -806,7 +640,7 @@ def _unzipped(blob: bytes) -> dict[str, Any]:
     try:
         value: dict[str, Any] = json.loads(zlib.decompress(blob))
     except (zlib.error, ValueError) as error:
-        raise _Damaged(str(error)) from None
+        raise Damaged(str(error)) from None
     return value
 
 
@@ -814,7 +648,7 @@ def _chunk(blob: bytes) -> Chunk:
     try:
         return chunk_from_json(_unzipped(blob))
     except BadInput as error:
-        raise _Damaged(str(error)) from None
+        raise Damaged(str(error)) from None
 
 
 def _as_bytes(numbers: Iterable[int]) -> bytes:

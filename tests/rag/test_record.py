@@ -95,7 +95,7 @@ def test_keeping_goes_on_once_the_database_is_there(tmp_path: Path) -> None:
 
 
 def test_a_file_locked_by_another_program_costs_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rag.engines.trace_store.BUSY_LIMIT_S", 0.1)
+    monkeypatch.setattr("rag.engines.database.BUSY_LIMIT_S", 0.1)
     with closing(open_recorder(load_settings(data_dir=tmp_path))) as recorder:
         recorder.answered(RESULT)
         with closing(sqlite3.connect(tmp_path / "traces.sqlite", isolation_level=None)) as other:
