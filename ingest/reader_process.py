@@ -87,19 +87,23 @@ def read_document(
 
 
 def _start_child(path: Path, source: str, limits: ReadLimits, words: bool) -> subprocess.Popen[bytes]:
-    # -P and an explicit path: the child finds this package wherever the program was started, and no file of the current
-    # folder can pass for a module.
-    package_root = str(Path(__file__).resolve().parents[1])
-    search_path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
-    command = [
-        *(sys.executable, "-P", "-m", "ingest.reader_process"),
+    return start_module(
+        "ingest.reader_process",
         *("--source", source, "--max-pages", str(limits.max_pages)),
         *("--memory-limit-bytes", str(limits.memory_limit_bytes), "--time-limit-s", str(limits.time_limit_s)),
         *(["--words"] if words else []),
         *("--", str(path.resolve())),
-    ]
+    )
+
+
+def start_module(module: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """Run a module of this program in a child process, whose standard output is a pipe."""
+    # -P and an explicit path: the child finds this package wherever the program was started, and no file of the current
+    # folder can pass for a module.
+    package_root = str(Path(__file__).resolve().parents[1])
+    search_path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
-        command,
+        [sys.executable, "-P", "-m", module, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -156,7 +160,7 @@ def _collect(
     where = "on opening or closing it"
     if document is not None and len(pages) < document.page_count:
         where = f"on page {len(pages) + 1}"
-    raise _death(child.poll(), source, where, memory.peak_bytes, limits.memory_limit_bytes)
+    raise explain_death(child.poll(), source, where, memory.peak_bytes, limits.memory_limit_bytes)
 
 
 def _page(document: Document, message: dict[str, Any]) -> Page:
@@ -223,7 +227,7 @@ class _MemoryWatch:
             self.peak_bytes = max(self.peak_bytes, int(peak) * 1024)
 
 
-def _death(code: int | None, source: str, where: str, peak_bytes: int, memory_limit_bytes: int) -> FileRefused:
+def explain_death(code: int | None, source: str, where: str, peak_bytes: int, memory_limit_bytes: int) -> FileRefused:
     """Why the child ended without a last word."""
     if code == -_signal_number("SIGKILL"):
         return FileRefused(
@@ -231,7 +235,7 @@ def _death(code: int | None, source: str, where: str, peak_bytes: int, memory_li
         )
     # Native code that gets no memory aborts, as it does when it finds itself broken: what it had tells which.
     aborted = code == -_signal_number("SIGABRT") and peak_bytes > memory_limit_bytes / 2
-    if code == _EXIT_MEMORY or aborted:
+    if code == EXIT_MEMORY or aborted:
         return FileRefused(
             "memory_limit",
             f"{source} needs more than {memory_limit_bytes // 2**20} MiB of memory {where}: split it, or raise "
@@ -249,7 +253,8 @@ def _signal_number(name: str) -> int:
 
 # The child
 
-_EXIT_MEMORY = 77
+EXIT_MEMORY = 77
+"""Exit status of a child that ran out of memory and could still say so."""
 
 
 def main() -> None:
@@ -262,7 +267,7 @@ def main() -> None:
     parser.add_argument("--words", action="store_true")
     parser.add_argument("path", type=Path)
     options = parser.parse_args()
-    _limit_self(options.memory_limit_bytes, options.time_limit_s)
+    limit_self(options.memory_limit_bytes, options.time_limit_s)
     output = sys.stdout.buffer
 
     def tell(kind: str, **fields: object) -> None:
@@ -293,7 +298,7 @@ def main() -> None:
     except BrokenPipeError:
         os._exit(0)  # nobody listens any more
     except MemoryError:
-        os._exit(_EXIT_MEMORY)
+        os._exit(EXIT_MEMORY)
     except Exception as error:  # the parsers raise errors of every kind on broken files
         tell(
             "refused",
@@ -304,7 +309,7 @@ def main() -> None:
     os._exit(0)  # pdfium's own clean-up can crash on a file that was read well
 
 
-def _limit_self(memory_limit_bytes: int, time_limit_s: float) -> None:
+def limit_self(memory_limit_bytes: int, time_limit_s: float) -> None:
     """Bound memory, and end even if the parent is gone and native code never returns."""
     if hasattr(signal, "setitimer"):
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
