@@ -12,6 +12,7 @@
     ├── ModelUnavailable         a model is not on this machine, or its file is not the published one
     ├── RerankerUnavailable      a rerank service is down, slow, refuses the key or answers nonsense
     ├── TracesUnavailable        the database of the traces can't be opened, read or written
+    ├── LibraryUnavailable       the database of collections and chats can't be opened, read or written
     └── LLMError
         ├── LLMUnavailable       no connection, or the server answers with an error
         ├── LLMTimeout           no reply, or no further piece of it, in time
@@ -100,6 +101,10 @@ class RerankerUnavailable(Rank37Error):
 
 class TracesUnavailable(Rank37Error):
     """The database of the traces can't be opened, read or written. It never costs a question its answer."""
+
+
+class LibraryUnavailable(Rank37Error):
+    """The database of collections and chats can't be opened, read or written."""
 
 
 class LLMError(Rank37Error):

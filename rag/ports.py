@@ -17,6 +17,7 @@ from rag.types import (
     Answer,
     Candidate,
     Chunk,
+    CollectionCard,
     EmbedderIdentity,
     EngineInfo,
     Failure,
@@ -256,6 +257,38 @@ class TraceStore(Protocol):
         Gone are the texts of its passages, the labels on them, and prompt, reply, answer and quotes that rested on
         them. Questions, scores and ranks stay: the floor can still be replayed.
         """
+        ...
+
+    def close(self) -> None:
+        """Release the database. Idempotent."""
+        ...
+
+
+class CollectionStore(Protocol):
+    """The list of collections. Raises `LibraryUnavailable`, and BadInput for an unknown key."""
+
+    def cards(self) -> list[CollectionCard]:
+        """All collections, by title and then key."""
+        ...
+
+    def card(self, key: str) -> CollectionCard | None:
+        """One collection, or None."""
+        ...
+
+    def add(self, key: str, title: str, *, owner: str = "") -> CollectionCard:
+        """Note a collection; one that is known already stays as it is."""
+        ...
+
+    def rename(self, key: str, title: str) -> CollectionCard:
+        """Give a collection another title."""
+        ...
+
+    def share(self, key: str, *, owner: str, members: Sequence[str]) -> CollectionCard:
+        """Set whose it is and who else may use it."""
+        ...
+
+    def remove(self, key: str) -> bool:
+        """Take a collection off the list; False if it was not on it."""
         ...
 
     def close(self) -> None:

@@ -108,6 +108,10 @@ class Settings(BaseSettings):
     prompt_tokens: Annotated[int, Field(ge=500)] = 6000
     answer_tokens: Annotated[int, Field(ge=50)] = 800
 
+    database_url: SecretStr | None = None
+    """SQLAlchemy URL of the database that keeps collections' titles and owners and the chats, such as
+    `postgresql://user:password@host/database`; None: the file `library.sqlite` in `data_dir`."""
+
     traces: bool = True
     """Whether questions are kept with their rankings, outcomes and labels."""
     traces_url: SecretStr | None = None

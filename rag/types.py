@@ -146,6 +146,30 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class CollectionCard:
+    """A collection as the list of collections knows it."""
+
+    key: str
+    """Its folder, and its name in Qdrant; it never changes."""
+    title: str
+    """What people read."""
+    owner: str = ""
+    """Who may share, rename and delete it; empty: no one's, open to everyone."""
+    members: tuple[str, ...] = ()
+    """Who else may ask in it and add documents."""
+    created_at: str = ""
+    """ISO 8601, UTC."""
+
+    def is_open_to(self, person: str | None) -> bool:
+        """Whether a person may use it. None: no one signs in here, so everything is open."""
+        return person is None or not self.owner or person == self.owner or person in self.members
+
+    def is_managed_by(self, person: str | None) -> bool:
+        """Whether a person may share, rename and delete it."""
+        return person is None or not self.owner or person == self.owner
+
+
+@dataclass(frozen=True, slots=True)
 class StoredDocument:
     """A document in a collection, with the receipt of its ingestion."""
 

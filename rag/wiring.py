@@ -5,14 +5,16 @@ Imports are lazy, so that a command which needs no model loads none.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from rag.errors import BadInput, ModelUnavailable, RerankerUnavailable
+from rag.data_folder import check_format, has_whole_rebuilt, put_in_place
+from rag.errors import BadInput, CollectionDamaged, ModelUnavailable, RerankerUnavailable
 from rag.floor_store import FloorInUse, FloorScope, FloorSource, FloorStore, floor_text
-from rag.ports import LLM, Embedder, Engines, Index, Reranker, TraceSink, TraceStore
+from rag.ports import LLM, CollectionStore, Embedder, Engines, Index, Reranker, TraceSink, TraceStore
 from rag.record import Recorder
 from rag.settings import DEFAULT_RERANKER, DEFAULT_RERANKER_REVISION, EMBEDDED, PROMOTED, Settings
 from rag.types import EmbedderIdentity, EngineInfo, QueryPolicy, RerankerState
@@ -53,7 +55,11 @@ def open_embedder(settings: Settings) -> Embedder:
 
 
 def open_index(settings: Settings, embedder: EmbedderIdentity) -> Index:
-    """The configured collection, made if it does not exist yet."""
+    """The configured collection, made if it does not exist yet.
+
+    Raises: CollectionDamaged where its folder is gone while original files are kept: they are not lost.
+    """
+    check_format(settings.data_dir)
     if settings.qdrant_url:
         from rag.engines.qdrant_server import ServerIndex, connect
 
@@ -62,8 +68,39 @@ def open_index(settings: Settings, embedder: EmbedderIdentity) -> Index:
         return _with_token_vectors(ServerIndex.open(client, settings.collection, embedder), settings)
     from rag.engines.qdrant_edge import EdgeIndex
 
+    _check_index_is_there(settings)
     index = EdgeIndex.open(settings.collection_dir / "index", settings.collection, embedder)
     return _with_token_vectors(index, settings)
+
+
+@contextmanager
+def hold_collection(settings: Settings) -> Iterator[None]:
+    """Keep everyone from opening the embedded collection; a Qdrant server's can't be held, and is not.
+
+    Raises: CollectionLocked where it is open, here or in another process; CollectionError where nothing can be written.
+    """
+    if settings.qdrant_url:
+        yield
+        return
+    from rag.engines.qdrant_edge import held
+
+    with held(settings.collection_dir / "index", settings.collection):
+        yield
+
+
+def _check_index_is_there(settings: Settings) -> None:
+    folder = settings.collection_dir
+    if has_whole_rebuilt(folder):  # a kill kept a rebuild from its last step
+        with hold_collection(settings):
+            put_in_place(folder)
+    if (folder / "index").exists():
+        return
+    n_originals = sum(1 for _ in (folder / "files").glob("*.pdf")) if (folder / "files").is_dir() else 0
+    if n_originals:
+        raise CollectionDamaged(
+            f"the index of collection {settings.collection!r} is gone ({folder / 'index'}), but {n_originals} original "
+            "files are kept: make it again with `python -m rag rebuild`"
+        )
 
 
 def _with_token_vectors(index: Index, settings: Settings) -> Index:
@@ -348,6 +385,37 @@ def open_llm(settings: Settings, embedder: Embedder | None = None) -> LLM | None
     )
 
 
+def open_collection_store(settings: Settings) -> CollectionStore:
+    """The list of collections. Raises BadInput or LibraryUnavailable with the remedy."""
+    from rag.engines.collection_store import SqlCollectionStore
+
+    if settings.database_url is not None:
+        return SqlCollectionStore(settings.database_url.get_secret_value())
+    return SqlCollectionStore.open_file(settings.data_dir / "library.sqlite")
+
+
+def scores_by_index(settings: Settings) -> bool:
+    """Whether the reranker needs the collection's own index: late interaction by the token vectors that it keeps."""
+    from rag.engines.catalogue import colbert_model
+
+    return colbert_model(settings.reranker) is not None
+
+
+def drop_collection(settings: Settings) -> None:
+    """Delete the settings' collection from the Qdrant server, token vectors included. Embedded ones are folders.
+
+    Raises IndexUnavailable.
+    """
+    if settings.qdrant_url:
+        from rag.engines.qdrant_server import connect, drop
+
+        key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
+        drop(
+            connect(settings.qdrant_url, key, settings.qdrant_timeout_s),
+            [settings.collection, f"{settings.collection}-tokens"],
+        )
+
+
 def open_trace_store(settings: Settings) -> TraceStore | None:
     """Where questions are kept, or None where they are not. Raises BadInput or TracesUnavailable with the remedy."""
     if not settings.traces:
@@ -357,6 +425,7 @@ def open_trace_store(settings: Settings) -> TraceStore | None:
     retention = Retention(settings.traces_days, settings.traces_max)
     if settings.traces_url is not None:
         return SqlTraceStore.open(settings.traces_url.get_secret_value(), retention)
+    check_format(settings.data_dir)
     return SqlTraceStore.open_file(settings.data_dir / "traces.sqlite", retention)
 
 

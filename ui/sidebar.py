@@ -59,7 +59,7 @@ def _engine(info: EngineInfo) -> str:
 
 
 def _fetch_notice(workspace: Workspace) -> None:
-    fetch = workspace.fetch
+    fetch = workspace.library.fetch
     if fetch is not None and fetch.error is None:
         _fetch_progress(workspace)
         return
@@ -69,13 +69,13 @@ def _fetch_notice(workspace: Workspace) -> None:
         f"Fetch it now ({DEFAULT_RERANKER_SIZE})",
         icon=":material/download:",
         width="stretch",
-        on_click=workspace.fetch_default_reranker,
+        on_click=workspace.library.fetch_default_reranker,
     )
 
 
 @st.fragment(run_every=1.0)
 def _fetch_progress(workspace: Workspace) -> None:
-    fetch = workspace.fetch
+    fetch = workspace.library.fetch
     if fetch is None or fetch.error is not None:
         st.rerun()
     if fetch.is_loading:

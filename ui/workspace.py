@@ -1,107 +1,49 @@
-"""What all sessions of the app share: the settings, the engines and the ingestion queue, opened once a process.
+"""What all sessions of the app share, and which of its collections this session looks at.
 
-It opens and swaps engines; which engines those are is `rag.wiring`'s choice. Nothing is drawn here but the spinner.
+It opens nothing itself: collections and engines are `ingest.library`'s. Nothing is drawn here but the spinner.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
-
 import streamlit as st
 
-from ingest.queue import IngestQueue
-from ingest.samples import queue_samples
-from ingest.write import FileOutcome, Ingester
-from rag.errors import Rank37Error
-from rag.ports import Engines
-from rag.settings import Settings, load_settings
-from rag.wiring import fetch_model, open_engines, open_recorder, open_rerankers
+from ingest.library import Library, Workspace
+from rag.errors import BadInput
+from rag.settings import load_settings
 
-_log = logging.getLogger(__name__)
+__all__ = ["COLLECTION_PARAMETER", "Workspace", "choose_collection", "open_library", "open_workspace"]
 
-
-@dataclass(frozen=True, slots=True)
-class FetchProgress:
-    """How far the download of the default reranker has come."""
-
-    done_bytes: int = 0
-    total_bytes: int = 0
-    is_loading: bool = False
-    """Downloaded; it is being read into memory."""
-    error: Rank37Error | None = None
-
-
-class _TellingIngester(Ingester):
-    """Says in the terminal's log how each file ended."""
-
-    def ingest(self, path: Path, **options: Any) -> FileOutcome:
-        outcome = super().ingest(path, **options)
-        _log.info("%s: %s, %s [%.1f s]", outcome.file, outcome.status, outcome.message, outcome.seconds)
-        return outcome
-
-
-class Workspace:
-    """The engines and the queue. Safe to use from any thread; `engines` can change between two questions."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.recorder = open_recorder(settings)
-        self.engines: Engines = open_engines(settings)
-        self.ingester = _TellingIngester.from_settings(settings, self.engines.embedder, self.engines.index)
-        self.queue = IngestQueue(self.ingester, settings.collection_dir / "uploads")
-        n_samples = queue_samples(self.queue, self.engines.index, settings.collection_dir)
-        if n_samples:
-            _log.info("first start: adding %d sample documents", n_samples)
-        self.fetch: FetchProgress | None = None
-        """None: no download has been asked for, or it is done."""
-        self._fetch_lock = threading.Lock()
-
-    def close(self) -> None:
-        """Stop the queue and release the collection. Files in line are taken up by the next start."""
-        self.queue.close()
-        self.engines.index.close()
-        self.recorder.close()
-
-    def delete_document(self, document_id: str) -> None:
-        """Remove a document, and its words from the questions asked so far. Raises Rank37Error with the remedy."""
-        # First its words: if that fails the document is still there, so that deleting can be tried again.
-        self.recorder.forget_document(document_id)
-        self.ingester.delete(document_id)
-
-    def fetch_default_reranker(self) -> None:
-        """Download the default reranker in the background and use it from then on. Once at a time."""
-        with self._fetch_lock:
-            if self.fetch is not None and self.fetch.error is None:
-                return
-            self.fetch = FetchProgress()
-        threading.Thread(target=self._fetch, name="fetch-reranker", daemon=True).start()
-
-    def _fetch(self) -> None:
-        def progress(done: int, total: int) -> None:
-            self.fetch = FetchProgress(done, total)
-
-        try:
-            fetch_model(progress=progress)
-            self.fetch = FetchProgress(is_loading=True)
-            reranker, sentence_scorer = open_rerankers(self.settings)
-        except Rank37Error as error:
-            _log.warning("the default reranker was not fetched: %s", error)
-            self.fetch = FetchProgress(error=error)
-            return
-        except Exception as error:
-            _log.exception("the default reranker was not fetched")
-            self.fetch = FetchProgress(error=Rank37Error(f"The download failed ({type(error).__name__}): see the log."))
-            return
-        self.engines = replace(self.engines, reranker=reranker, sentence_scorer=sentence_scorer)
-        self.fetch = None
-        _log.info("the reranker is now %s", reranker.info.name)
+COLLECTION_PARAMETER = "collection"
+"""Names the collection in the page's address, where it is not the one that the app starts with."""
 
 
 @st.cache_resource(show_spinner="Loading the models and opening the collection …")
+def open_library() -> Library:
+    """The library of this process; a failure is not remembered, so that a rerun tries again. Raises Rank37Error."""
+    return Library(load_settings())
+
+
 def open_workspace() -> Workspace:
-    """The workspace of this process; a failure is not remembered, so that a rerun tries again. Raises Rank37Error."""
-    return Workspace(load_settings())
+    """The collection that this session looks at: the address's, else the one it chose, else the settings'.
+
+    One that was deleted meanwhile, or is not open to this person, gives way to the settings' own. Raises Rank37Error.
+    """
+    library = open_library()
+    wanted = st.query_params.get(COLLECTION_PARAMETER) or st.session_state.get("collection")
+    try:
+        workspace = library.open(wanted)
+    except BadInput:
+        if wanted is None:
+            raise
+        workspace = library.open()
+    choose_collection(workspace.key)
+    return workspace
+
+
+def choose_collection(key: str) -> None:
+    """Let this session look at a collection from now on, in its address as well."""
+    st.session_state["collection"] = key
+    if key != open_library().settings.collection:
+        st.query_params[COLLECTION_PARAMETER] = key
+    elif COLLECTION_PARAMETER in st.query_params:
+        del st.query_params[COLLECTION_PARAMETER]

@@ -53,6 +53,18 @@ def connect(url: str, api_key: str | None, timeout_s: float) -> QdrantClient:
             raise BadInput(f"QDRANT_URL = {_public(url)!r} can't be used: {error}") from error
 
 
+def drop(client: QdrantClient, collections: Sequence[str]) -> None:
+    """Delete collections, those that are there, and close the client. Raises IndexUnavailable."""
+    try:
+        for collection in collections:
+            store = ServerStore(client, collection)
+            with store._answered():
+                if client.collection_exists(collection):
+                    client.delete_collection(collection)
+    finally:
+        client.close()
+
+
 class ServerIndex(QdrantIndex):
     """The port `Index` on a Qdrant server."""
 

@@ -21,7 +21,7 @@ from rag.errors import Rank37Error
 from rag.settings import Settings
 from rag.types import EmbedderIdentity
 from ui.documents import too_many
-from ui.workspace import open_workspace
+from ui.workspace import open_library
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
 WAIT_S = 120.0
@@ -35,7 +35,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
     monkeypatch.chdir(tmp_path)
     settings = Settings()
     mark_samples_done(settings.collection_dir)
-    open_workspace.clear()
+    open_library.clear()
     yield settings
     close_workspace()
 
@@ -43,11 +43,11 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
 def close_workspace() -> None:
     """Close what the app opened, if anything."""
     try:
-        workspace = open_workspace()
+        library = open_library()
     except Rank37Error:
         return  # it could not be opened, so there is nothing to close
-    workspace.close()
-    open_workspace.clear()
+    library.close()
+    open_library.clear()
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_empty_collection_asks_for_documents_and_takes_no_question(app: AppTest)
 
 def test_ask_shows_the_cited_quote_the_ranking_and_then_a_refusal(app: AppTest) -> None:
     app.run()
-    workspace = open_workspace()
+    workspace = open_library().open()
     workspace.queue.submit("lantern.pdf", lantern_pdf())
     assert workspace.queue.wait(WAIT_S)
     app.run()

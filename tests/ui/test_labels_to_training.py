@@ -16,7 +16,7 @@ from rag.settings import Settings
 from rag.training.groups import question_digest, read_groups
 from tests.contracts.tiny_models import save_cross_encoder
 from ui.ask import CHAT_PARAMETER
-from ui.workspace import open_workspace
+from ui.workspace import open_library
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ("shop-gift-cards-and-loyalty.pdf", "shop-shipping.pdf")
@@ -32,10 +32,10 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppTest]:
     monkeypatch.setenv("RANK37_RERANKER", "embedded")
     monkeypatch.chdir(tmp_path)
     mark_samples_done(Settings().collection_dir)
-    open_workspace.clear()
+    open_library.clear()
     yield AppTest.from_file(str(ROOT / "app.py"), default_timeout=WAIT_S)
-    open_workspace().close()
-    open_workspace.clear()
+    open_library().close()
+    open_library.clear()
 
 
 def ask(app: AppTest, question: str) -> str:
@@ -69,7 +69,7 @@ def test_from_labels_in_the_app_to_a_measured_reranker(
     app: AppTest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     app.run()
-    workspace = open_workspace()
+    workspace = open_library().open()
     for name in DOCUMENTS:
         workspace.queue.submit(name, (ROOT / "data" / "pdfs" / name).read_bytes())
     assert workspace.queue.wait(WAIT_S)

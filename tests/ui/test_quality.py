@@ -17,7 +17,7 @@ from rag.settings import Settings
 from rag.types import EngineInfo
 from rag.wiring import floor_store
 from tests.rag.quality_traces import fill, kept_question, other_revision
-from ui.workspace import Workspace, open_workspace
+from ui.workspace import Workspace, open_library
 
 WAIT_S = 120.0
 LONG = "Is it covered " + "if the other party said nothing about it " * 6 + "<b>in writing</b>?"
@@ -33,11 +33,11 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
         patch.setenv("RANK37_RERANKER", "embedded")
         patch.setenv("RANK37_TRACES_DAYS", "0")
         mark_samples_done(Settings().collection_dir)
-        open_workspace.clear()
-        workspace = open_workspace()
+        open_library.clear()
+        workspace = open_library().open()
         yield workspace
-        workspace.close()
-        open_workspace.clear()
+        open_library().close()
+        open_library.clear()
 
 
 @pytest.fixture

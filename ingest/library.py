@@ -1,0 +1,382 @@
+"""The collections of one data folder, open in one process: what the app and the API share.
+
+One `Library` a process holds the models, once for all collections; a `Workspace` is one open collection with all that
+answers its questions and brings its files in. It draws nothing, and which engines there are is `rag.wiring`'s choice.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import threading
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from ingest.queue import IngestQueue
+from ingest.samples import queue_samples
+from ingest.write import FileOutcome, Ingester
+from rag.errors import BadInput, CollectionError, Rank37Error
+from rag.pipeline import answer_question
+from rag.ports import LLM, CollectionStore, Embedder, Engines, Index, Reranker
+from rag.settings import COLLECTION_NAME, Settings, check_collection_name
+from rag.types import CollectionCard, Event, QueryPolicy, Result, Turn
+from rag.wiring import (
+    drop_collection,
+    fetch_model,
+    floor_store,
+    open_collection_store,
+    open_embedder,
+    open_index,
+    open_llm,
+    open_recorder,
+    open_rerankers,
+    policy_for,
+    scores_by_index,
+)
+
+_log = logging.getLogger(__name__)
+
+TITLE_CHARACTERS = 120
+"""Longest title of a collection."""
+NOT_PEOPLES = re.compile(r"evaluation-")
+"""How the collections begin that the evaluation makes for its sets: people do not see them."""
+LEAVING = ".deleted-"
+"""How the folder of a collection begins that is being deleted; what a stop left of it goes at the next start."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchProgress:
+    """How far the download of the default reranker has come."""
+
+    done_bytes: int = 0
+    total_bytes: int = 0
+    is_loading: bool = False
+    """Downloaded; it is being read into memory."""
+    error: Rank37Error | None = None
+
+
+class _TellingIngester(Ingester):
+    """Says in the terminal's log how each file ended."""
+
+    def ingest(self, path: Path, **options: Any) -> FileOutcome:
+        outcome = super().ingest(path, **options)
+        _log.info("%s: %s, %s [%.1f s]", outcome.file, outcome.status, outcome.message, outcome.seconds)
+        return outcome
+
+
+class Workspace:
+    """One open collection. Safe to use from any thread; `engines` can change between two questions."""
+
+    def __init__(self, library: Library, settings: Settings, *, with_samples: bool) -> None:
+        """Open the collection that the settings name; `Library.open` is the way to get one."""
+        self.library = library
+        self.settings = settings
+        self.recorder = open_recorder(settings)
+        self._index: Index = open_index(settings, library.embedder.identity)
+        try:
+            self._own_rerankers = (
+                open_rerankers(settings, llm=library.llm, index=self._index) if scores_by_index(settings) else None
+            )
+            self.ingester = _TellingIngester.from_settings(settings, library.embedder, self._index)
+            self.queue = IngestQueue(self.ingester, settings.collection_dir / "uploads")
+        except BaseException:
+            self._index.close()
+            raise
+        if with_samples:
+            n_samples = queue_samples(self.queue, self._index, settings.collection_dir)
+            if n_samples:
+                _log.info("first start: adding %d sample documents", n_samples)
+
+    @property
+    def key(self) -> str:
+        """The collection's key."""
+        return self.settings.collection
+
+    @property
+    def engines(self) -> Engines:
+        """What answers questions here, as it is now."""
+        reranker, sentence_scorer = self._own_rerankers or self.library.rerankers
+        return Engines(self.library.embedder, self._index, reranker, sentence_scorer, self.library.llm)
+
+    @property
+    def policy(self) -> QueryPolicy:
+        """The numbers that a question asked now meets. Raises CollectionError where the stored floors can't be read."""
+        return policy_for(self.settings, self.engines.reranker, self.library.embedder)
+
+    def ask(
+        self,
+        question: str,
+        *,
+        history: Sequence[Turn] = (),
+        document_ids: Sequence[str] | None = None,
+        listen: Callable[[Event], None] = lambda event: None,
+        policy: QueryPolicy | None = None,
+    ) -> Result:
+        """Answer a question or refuse it; nothing is recorded, see `recorder`. Raises what `answer_question` raises."""
+        return answer_question(
+            question,
+            self.engines,
+            policy or self.policy,
+            history=history,
+            document_ids=document_ids,
+            listen=listen,
+        )
+
+    def delete_document(self, document_id: str) -> None:
+        """Remove a document, and its words from the questions asked so far. Raises Rank37Error with the remedy."""
+        # First its words: if that fails the document is still there, so that deleting can be tried again.
+        self.recorder.forget_document(document_id)
+        self.ingester.delete(document_id)
+
+    def close(self) -> None:
+        """Stop the queue and release the collection. Files in line are taken up by the next start."""
+        self.queue.close()
+        self._index.close()
+        self.recorder.close()
+
+
+class Library:
+    """The collections of a data folder and the models that they share. Safe to use from any thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Load the models and open the collection that the settings name. Raises Rank37Error with the remedy."""
+        self.settings = settings
+        self._lock = threading.RLock()
+        self._open: dict[str, Workspace] = {}
+        self.store: CollectionStore = open_collection_store(settings)
+        self.embedder: Embedder = open_embedder(settings)
+        self.llm: LLM | None = open_llm(settings, self.embedder)
+        self._rerankers: tuple[Reranker, Reranker] | None = None
+        self.fetch: FetchProgress | None = None
+        """None: no download has been asked for, or it is done."""
+        self._fetch_lock = threading.Lock()
+        try:
+            self._finish_interrupted_deletions()
+            self._note_unlisted()
+            self.open(settings.collection)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def rerankers(self) -> tuple[Reranker, Reranker]:
+        """The reranker of passages and the one of sentences that all collections share, loaded at the first use."""
+        with self._lock:
+            if self._rerankers is None:
+                self._rerankers = open_rerankers(self.settings, llm=self.llm)
+            return self._rerankers
+
+    def collections(self, person: str | None = None) -> list[CollectionCard]:
+        """The collections that a person may use, by title. None: no one signs in here. Raises LibraryUnavailable."""
+        return [card for card in self.store.cards() if card.is_open_to(person)]
+
+    def open(self, key: str | None = None, person: str | None = None) -> Workspace:
+        """An open collection; None: the one that the settings name.
+
+        Raises:
+            BadInput: There is none of that key that the person may use; which of both, it does not say.
+            Rank37Error: It can't be opened.
+        """
+        card = self._card(key or self.settings.collection, person)
+        with self._lock:
+            if card.key not in self._open:
+                settings = self.settings.model_copy(update={"collection": card.key})
+                first = card.key == self.settings.collection
+                self._open[card.key] = Workspace(self, settings, with_samples=first)
+            return self._open[card.key]
+
+    def create(self, title: str, person: str | None = None) -> CollectionCard:
+        """Make an empty collection, the person's own. Raises BadInput for a title that can't be used."""
+        title = checked_title(title)
+        with self._lock:
+            cards = self.store.cards()
+            self._refuse_taken(title, cards, person)
+            taken = {card.key for card in cards}
+            return self.store.add(_new_key(title, taken), title, owner=person or "")
+
+    def rename(self, key: str, title: str, person: str | None = None) -> CollectionCard:
+        """Give a collection another title. Raises BadInput for an unusable title, or where it is not the person's."""
+        card = self._managed(key, person)
+        title = checked_title(title)
+        with self._lock:
+            self._refuse_taken(title, [other for other in self.store.cards() if other.key != card.key], person)
+            return self.store.rename(card.key, title)
+
+    def share(self, key: str, members: Sequence[str], person: str | None = None) -> CollectionCard:
+        """Say who else may use a collection. Raises BadInput where it is not the person's."""
+        card = self._managed(key, person)
+        return self.store.share(card.key, owner=card.owner or (person or ""), members=members)
+
+    def delete(self, key: str, person: str | None = None) -> None:
+        """Delete a collection with its documents, questions, labels and floors.
+
+        Raises:
+            BadInput: It is not the person's, or the one that the settings name, which the app always has open.
+            Rank37Error: Something of it can't be deleted: try again.
+        """
+        card = self._managed(key, person)
+        if card.key == self.settings.collection:
+            raise BadInput(
+                f"the collection {card.title!r} is the one that the app starts with (RANK37_COLLECTION): delete its "
+                "documents instead, or start with another"
+            )
+        with self._lock:
+            workspace = self._open.pop(card.key, None)
+            if workspace is not None:
+                workspace.close()
+            settings = self.settings.model_copy(update={"collection": card.key})
+            recorder = open_recorder(settings)
+            try:
+                traces = recorder.store()
+                if traces is not None:
+                    traces.delete_all(collection=card.key)
+            finally:
+                recorder.close()
+            drop_collection(settings)
+            leaving = _aside(settings.collection_dir)
+            floors = floor_store(settings)
+            for floor in floors.of_collection(card.key):
+                floors.remove(floor.scope)
+            self.store.remove(card.key)
+        if leaving is not None:
+            shutil.rmtree(leaving, ignore_errors=True)
+
+    def swap(self, settings: Settings, *, llm: bool = False, rerankers: bool = False) -> None:
+        """Use other settings from now on; what they change of the engines is opened first, and nothing on a failure.
+
+        Args:
+            settings: Of the same data folder, collection, embedder and index.
+            llm: The LLM changes.
+            rerankers: The rerankers change.
+
+        Raises:
+            Rank37Error: An engine can't be opened; the old ones stay in use.
+        """
+        with self._lock:
+            new_llm = open_llm(settings, self.embedder) if llm else self.llm
+            own = {
+                key: open_rerankers(settings, llm=new_llm, index=workspace._index)
+                for key, workspace in self._open.items()
+                if rerankers and scores_by_index(settings)
+            }
+            shared = open_rerankers(settings, llm=new_llm) if rerankers and not own else self._rerankers
+            self.settings, self.llm, self._rerankers = settings, new_llm, shared
+            for key, workspace in self._open.items():
+                workspace.settings = settings.model_copy(update={"collection": key})
+                if rerankers:
+                    workspace._own_rerankers = own.get(key)
+
+    def close(self) -> None:
+        """Release everything. Idempotent."""
+        with self._lock:
+            workspaces = list(self._open.values())
+            self._open.clear()
+        for workspace in workspaces:
+            workspace.close()
+        self.store.close()
+
+    def fetch_default_reranker(self) -> None:
+        """Download the default reranker in the background and use it from then on. Once at a time."""
+        with self._fetch_lock:
+            if self.fetch is not None and self.fetch.error is None:
+                return
+            self.fetch = FetchProgress()
+        threading.Thread(target=self._fetch, name="fetch-reranker", daemon=True).start()
+
+    def _fetch(self) -> None:
+        def progress(done: int, total: int) -> None:
+            self.fetch = FetchProgress(done, total)
+
+        try:
+            fetch_model(progress=progress)
+            self.fetch = FetchProgress(is_loading=True)
+            self.swap(self.settings, rerankers=True)
+        except Rank37Error as error:
+            _log.warning("the default reranker was not fetched: %s", error)
+            self.fetch = FetchProgress(error=error)
+            return
+        except Exception as error:
+            _log.exception("the default reranker was not fetched")
+            self.fetch = FetchProgress(error=Rank37Error(f"The download failed ({type(error).__name__}): see the log."))
+            return
+        self.fetch = None
+        _log.info("the reranker is now %s", self.rerankers[0].info.name)
+
+    def _card(self, key: str, person: str | None) -> CollectionCard:
+        card = self.store.card(key)
+        if card is None or not card.is_open_to(person):
+            raise BadInput(f"there is no collection {key!r}, or it is not yours: choose another")
+        return card
+
+    def _managed(self, key: str, person: str | None) -> CollectionCard:
+        card = self._card(key, person)
+        if not card.is_managed_by(person):
+            raise BadInput(f"the collection {card.title!r} is {card.owner}'s: only its owner can change it")
+        return card
+
+    def _refuse_taken(self, title: str, cards: Sequence[CollectionCard], person: str | None) -> None:
+        if any(card.title.casefold() == title.casefold() and card.is_open_to(person) for card in cards):
+            raise BadInput(f"there is a collection {title!r} already: take another title")
+
+    def _note_unlisted(self) -> None:
+        """List the collections that `python -m ingest --collection` or an earlier version made."""
+        check_collection_name(self.settings.collection)
+        known = {card.key for card in self.store.cards()}
+        folder = self.settings.data_dir / "collections"
+        found = [path.name for path in sorted(folder.iterdir()) if path.is_dir()] if folder.is_dir() else []
+        for key in dict.fromkeys([self.settings.collection, *found]):
+            if key not in known and COLLECTION_NAME.fullmatch(key) and not NOT_PEOPLES.match(key):
+                self.store.add(key, key)
+
+    def _finish_interrupted_deletions(self) -> None:
+        for leaving in (self.settings.data_dir / "collections").glob(f"{LEAVING}*"):
+            shutil.rmtree(leaving, ignore_errors=True)
+
+
+def checked_title(title: str) -> str:
+    """The title without surplus white space. Raises BadInput for an empty or too long one, or control characters.
+
+    >>> checked_title("  Insurance   contracts ")
+    'Insurance contracts'
+    """
+    title = " ".join(title.split())
+    if not title:
+        raise BadInput("a collection needs a title: type one")
+    if len(title) > TITLE_CHARACTERS:
+        raise BadInput(f"the title has {len(title)} characters, the limit is {TITLE_CHARACTERS}: shorten it")
+    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co") for character in title):
+        raise BadInput(f"the title {title!r} has characters that can't be seen: type it anew")
+    return title
+
+
+def _new_key(title: str, taken: set[str]) -> str:
+    """A key that can be a folder, from the title's letters where it has Latin ones.
+
+    >>> _new_key("Insurance contracts", {"documents"}), _new_key("Verträge!", {"vertrage"})
+    ('insurance-contracts', 'vertrage-2')
+    """
+    plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
+    base = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:48].strip("-")
+    if not base or NOT_PEOPLES.match(base):
+        return f"collection-{uuid4().hex[:8]}"
+    numbered = (base if number == 1 else f"{base}-{number}" for number in range(1, len(taken) + 2))
+    return next(key for key in numbered if key not in taken)
+
+
+def _aside(folder: Path) -> Path | None:
+    """Move a folder out of the way in one step, so that nothing half deleted is ever opened; None if there is none."""
+    if not folder.exists():
+        return None
+    leaving = folder.with_name(f"{LEAVING}{uuid4().hex}")
+    try:
+        folder.rename(leaving)
+    except OSError as error:
+        raise CollectionError(
+            f"{folder} can't be deleted ({error.strerror or error}): change its rights and try again"
+        ) from error
+    return leaving
