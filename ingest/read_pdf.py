@@ -11,6 +11,7 @@ import logging
 import re
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 
 from ingest.chunk import Heading
+from ingest.hidden_text import Reason, Visibility, tell_unseen
 from ingest.layout import OutlineEntry, PageLayout, PrintedLine, PrintedWord, find_headings, lay_out
 from ingest.mend import is_cjk, mend_plain, mend_word, readability
 from rag.errors import FileRefused
@@ -137,6 +139,7 @@ class PdfFile:
         self._blank: list[int] = []
         self._partly: list[int] = []
         self._second_reader: list[int] = []
+        self._unseen: dict[int, Counter[Reason]] = {}
         self._pypdf: pypdf.PdfReader | None = None
         self._pypdf_failed = False
         with PDFIUM_LOCK:
@@ -198,7 +201,8 @@ class PdfFile:
                 f"{self._source}: none of its {count} pages can be read: open and save it with another program",
             )
         if len(self._without_text) >= count:
-            raise FileRefused("no_text_layer", f"{self._source}: {self._tell_missing_text()}")
+            told = [self._tell_missing_text(), tell_unseen(self._unseen, _name_pages)]
+            raise FileRefused("no_text_layer", f"{self._source}: {'; '.join(part for part in told if part)}")
         warnings = []
         if self._without_text:
             warnings.append(self._tell_missing_text())
@@ -208,6 +212,8 @@ class PdfFile:
             warnings.append(
                 f"text of {_name_pages(self._second_reader)} comes from the second reader: no boxes to highlight"
             )
+        if unseen := tell_unseen(self._unseen, _name_pages):
+            warnings.append(unseen)
         if self._is_dynamic_form():
             warnings.append("it is an XFA form: only the placeholder page that viewers show is read; print it to a PDF")
         headings = find_headings(sorted(self._layouts, key=lambda item: item[0]), self._outline())
@@ -340,7 +346,9 @@ class PdfFile:
                 layout, width, height, is_blank = page.layout, page.width, page.height, page.is_blank
                 judged = readability(page.raw_text)
                 garbled, bad_share, readable = judged.garbled, judged.bad_share, True
-        if garbled or not _has_text(layout.text):
+                self._unseen[number] = page.unseen
+        # The second reader can't tell what a reader sees, so it is not asked for what was left out as unseen.
+        if (garbled or not _has_text(layout.text)) and not self._unseen.get(number):
             second = self._read_with_pypdf(number)
             if second is not None:
                 readable = True
@@ -424,6 +432,8 @@ class _PdfiumPage:
     raw_text: str
     is_blank: bool
     """Nothing is drawn on it at all."""
+    unseen: Counter[Reason]
+    """Words left out because a reader doesn't see them."""
 
 
 def _read_with_pdfium(document: Any, index: int, source: str) -> _PdfiumPage:
@@ -447,12 +457,13 @@ def _read_with_pdfium(document: Any, index: int, source: str) -> _PdfiumPage:
                     f"{source}: page {index + 1} holds {count:,} characters, the limit is {PAGE_CHARACTERS:,}: remove "
                     "that page",
                 )
-            lines, raw = _printed_lines(text_page, place)
+            visibility = Visibility(page, text_page)
+            lines, raw = _printed_lines(text_page, place, visibility)
         finally:
             text_page.close()
     finally:
         page.close()
-    return _PdfiumPage(lay_out(lines), width, height, raw, is_blank)
+    return _PdfiumPage(lay_out(lines), width, height, raw, is_blank, visibility.unseen)
 
 
 def _displayed_box(page: Any) -> Callable[[float, float, float, float], Box]:
@@ -469,8 +480,10 @@ def _displayed_box(page: Any) -> Callable[[float, float, float, float], Box]:
             return lambda x0, y0, x1, y1: Box(x0 - left, top - y1, x1 - left, top - y0)
 
 
-def _printed_lines(text_page: Any, place: Callable[[float, float, float, float], Box]) -> tuple[list[PrintedLine], str]:
-    """The lines in pdfium's order, and the raw text.
+def _printed_lines(
+    text_page: Any, place: Callable[[float, float, float, float], Box], visibility: Visibility
+) -> tuple[list[PrintedLine], str]:
+    """The lines in pdfium's order, without words that a reader doesn't see, and the raw text.
 
     Characters are asked for one by one: the text that pdfium gives as a whole can leave some out, and then its indices
     are not those of the boxes.
@@ -490,7 +503,9 @@ def _printed_lines(text_page: Any, place: Callable[[float, float, float, float],
             if text == "..." and words and words[-1].text == text:
                 text = ""  # a leader of spaced dots
             if text:
-                words.append(glyphs.word(text, start, end - 1))
+                word = glyphs.word(text, start, end - 1)
+                if not visibility.hides(start, word.box, word.size):
+                    words.append(word)
             start = None
 
     def end_line(broken_word: bool) -> None:
