@@ -31,6 +31,7 @@ from rag.json_lines import plain_or_zipped, read_rows  # noqa: E402
 
 SECTIONS = {
     "passages": "Sets of passages in English",
+    "pooled": "The same sets in one index",
     "languages": "Other languages",
     "pdfs": "From the PDFs up",
     "noise": "Noise in the context: what reranking and a floor are worth",
@@ -38,6 +39,8 @@ SECTIONS = {
 INTRODUCTIONS = {
     "passages": "Each passage of a set is one chunk, and each set has an index of its own. What recall did not find "
     "counts against both rankings.",
+    "pooled": "The passages of all English sets together: more to choose from, and more that is nearly right. A "
+    "question of one set is no longer to be refused by an index that holds that set: those are left out.",
     "languages": "The embedded models learnt from English: this is how far they carry. Where a set is there in several "
     "languages, its English part is here too, to compare with.",
     "pdfs": "The PDFs are ingested as a person's own would be; a hit is the page that the label names.",
@@ -54,10 +57,10 @@ class Job:
     name: str
     """Of its JSON file."""
     section: str
-    folder: Path
-    """The labelled set."""
+    folders: tuple[Path, ...]
+    """The labelled set, or those that are pooled."""
     shown: str
-    """The set as the page names it: SETS/nq."""
+    """The sets as the page names them: SETS/nq."""
     command: str
     """evaluate or noise."""
     options: tuple[str, ...]
@@ -106,15 +109,22 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
         name, section = set_name(folder), section_of(folder)
         own = ["--answers"] if section == "pdfs" or name in options.answers else ["--no-answers"]
         own += _grade(name, grades)
-        jobs.append(Job(f"evaluate-{name}", section, folder, shown, "evaluate", (*own, *common)))
+        jobs.append(Job(f"evaluate-{name}", section, (folder,), shown, "evaluate", (*own, *common)))
+    english = [(folder, shown) for folder, shown in sets if section_of(folder) == "passages"]
+    if options.pool and len(english) > 1:
+        folders = tuple(folder for folder, _ in english)
+        graded = [f"{set_name(folder)}={grades[set_name(folder)]}" for folder in folders if set_name(folder) in grades]
+        own = ["--pool", "--no-answers", *(text for grade in graded for text in ("--min-relevance", grade))]
+        shown = " ".join(shown for _, shown in english)
+        jobs.append(Job("evaluate-pooled", "pooled", folders, shown, "evaluate", (*own, *common)))
     for folder, shown in sets:
         name = set_name(folder)
         if folder == options.samples:
             only = ("--only", options.samples_only) if options.samples_only else ()
-            jobs.append(Job(f"noise-{name}", "noise", folder, shown, "noise", (*only, *common)))
+            jobs.append(Job(f"noise-{name}", "noise", (folder,), shown, "noise", (*only, *common)))
         elif name in options.noise:
             own = _grade(name, grades)
-            jobs.append(Job(f"noise-{name}", "noise", folder, shown, "noise", (*own, *common)))
+            jobs.append(Job(f"noise-{name}", "noise", (folder,), shown, "noise", (*own, *common)))
     unknown = {*options.answers, *options.noise, *grades} - {set_name(folder) for folder, _ in sets}
     if unknown:
         names = ", ".join(set_name(folder) for folder, _ in sets)
@@ -132,7 +142,8 @@ def run(job: Job, results: Path, options: argparse.Namespace) -> bool:
     if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["command"] == job.text:
         print(f"{job.name}: there already", file=sys.stderr)
         return True
-    arguments = [sys.executable, "-m", "rag", job.command, str(job.folder.resolve()), *job.options, "--json"]
+    folders = [str(folder.resolve()) for folder in job.folders]
+    arguments = [sys.executable, "-m", "rag", job.command, *folders, *job.options, "--json"]
     arguments += ["--progress"] + (["--data-dir", str(options.data_dir.resolve())] if options.data_dir else [])
     print(f"{job.name}: {job.text}", file=sys.stderr, flush=True)
     started = time.monotonic()
@@ -175,7 +186,7 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
         if not own:
             continue
         parts += [f"## {heading}", INTRODUCTIONS[section]]
-        if section in ("passages", "languages"):
+        if section in ("passages", "pooled", "languages"):
             reports = [report for result in own for report in result["reports"]]
             parts += [_commands(own), *map(_table, summary_tables(reports)), _engines(reports)]
             continue
@@ -227,6 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--min-relevance", nargs="*", default=[], metavar="NAME=GRADE", help="from which grade on a passage is relevant"
     )
     parser.add_argument("--answers", nargs="*", default=[], metavar="NAME", help="sets of passages to answer from, too")
+    parser.add_argument("--pool", action="store_true", help="evaluate the English sets in one index as well")
     parser.add_argument("--noise", nargs="*", default=[], metavar="NAME", help="sets for the noise experiment")
     parser.add_argument("--samples", type=Path, default=ROOT / "data", help="the sample set (data)")
     parser.add_argument("--no-samples", dest="samples", action="store_const", const=None, help="leave the samples out")

@@ -107,3 +107,22 @@ def test_sets_of_pdfs_have_their_tables_on_the_page(script: ModuleType) -> None:
     assert "--answers --json    # 2026-01-02, 2 CPU cores, 2 minutes" in page
     assert "| answerable: right | 1 of 5 | 0.200" in page
     assert "**filings: what the answers are worth**" in page
+
+
+def test_english_sets_are_pooled_with_their_grades(script: ModuleType, tmp_path: Path) -> None:
+    sets, out = tmp_path / "sets", tmp_path / "out"
+    write_set(sets / "cover")
+    write_set(sets / "graded")
+    write_set(sets / "chinese", "重大疾病的等待期是多久？")
+    arguments = [str(sets), "--no-samples", "--pool", "--limit", "1", "--min-relevance", "graded=1"]
+    assert script.main([*arguments, "--out", str(out), "--data-dir", str(tmp_path / "data")]) == 0
+    result = json.loads((out / "evaluation" / "evaluate-pooled.json").read_text())
+    assert result["command"] == (
+        "python -m rag evaluate SETS/cover SETS/graded --pool --no-answers --min-relevance graded=1 "
+        "--engines embedded --limit 1 --json"
+    )
+    [report] = result["reports"]
+    assert set(report["by_set"]) == {"cover", "graded"}
+    page = (out / "evaluation.md").read_text(encoding="utf-8")
+    assert "## The same sets in one index" in page
+    assert "all passages in one index" in page
