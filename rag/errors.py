@@ -47,9 +47,11 @@ class BadInput(Rank37Error, ValueError):
 
 RefusedReason = Literal[
     "not_a_pdf",
+    "unsupported_type",
     "needs_password",
     "damaged",
     "no_text_layer",
+    "no_text",
     "too_large",
     "too_many_pages",
     "time_limit",

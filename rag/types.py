@@ -169,6 +169,50 @@ class CollectionCard:
         return person is None or not self.owner or person == self.owner
 
 
+DocumentKind = Literal["pdf", "docx", "html", "markdown", "text"]
+"""What a file is, by its content. Only a PDF has pages; the others are counted in sections of bounded size."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCard:
+    """A chat as the list of chats knows it."""
+
+    id: str
+    """32 hexadecimal digits."""
+    title: str
+    """From its first question, or what a person called it."""
+    collection: str
+    """Key of the collection that it asks."""
+    owner: str
+    """Whose it is; empty where no one signs in."""
+    created_at: str
+    """ISO 8601, UTC."""
+    changed_at: str
+    """ISO 8601, UTC: when it was last asked something."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatQuestion:
+    """One question of a chat. What came of it is kept with its trace."""
+
+    id: str
+    """32 hexadecimal digits."""
+    text: str
+    """As the person typed it."""
+    document_ids: tuple[str, ...] = ()
+    """The documents that were searched; empty: all."""
+    trace_id: str = ""
+    """Empty while it is on its way, and for good where it was stopped or interrupted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A chat with its questions, in the order in which they were asked."""
+
+    card: ChatCard
+    questions: tuple[ChatQuestion, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class StoredDocument:
     """A document in a collection, with the receipt of its ingestion."""
@@ -183,6 +227,11 @@ class StoredDocument:
     ingested_at: str = ""
     """ISO 8601, UTC."""
     seconds: float = 0.0
+    kind: DocumentKind = "pdf"
+    size_bytes: int = 0
+    """Of the file; 0 where it was not noted."""
+    ocr_pages: tuple[int, ...] = ()
+    """1-based numbers of the pages whose text was read from their picture."""
 
 
 @dataclass(frozen=True, slots=True)
