@@ -8,29 +8,62 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Mapping
+from pathlib import Path
 
 import streamlit as st
 
 from rag.types import Answer, Citation, Part, RankedChunk, Refusal, Result, Trace
 from ui.labelling import Labelling, show_outcome_label
+from ui.page_view import Sight, open_page
 from ui.words import as_html, as_markdown, count, floor_value, pages, score_value, shortfall, snippet
+from ui.workspace import Workspace
 
 _MARKERS = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 _BOLD = re.compile(r"\*\*(?=\S)(.+?)(?<=\S)\*\*")
+_CLICKS = Path(__file__).parent / "clicks.html"
 _LIST_ITEM = re.compile(r"\s*(?:[-*•]|\d{1,2}[.)])\s+(.*)")
 
 
-def show_result(result: Result, labelling: Labelling | None) -> None:
-    """The outcome, what a person should know about how it came about, and what they say of it."""
+def show_result(result: Result, labelling: Labelling | None, workspace: Workspace | None = None) -> None:
+    """The outcome, what a person should know about how it came about, and what they say of it.
+
+    Without a workspace there are no pages to open.
+    """
+    trace = result.trace
+    st.html(_CLICKS, unsafe_allow_javascript=True)
     if isinstance(result.outcome, Answer):
-        st.html(answer_html(result.outcome))
+        _show_answer(result.outcome, trace.id, workspace)
         if result.outcome.refused_parts:
-            st.html(refused_parts_html(result.trace))
+            st.html(refused_parts_html(trace))
     else:
-        st.html(refusal_html(result.outcome, result.trace))
-    show_notes(result.trace)
+        st.html(refusal_html(result.outcome, trace))
+        if trace.ranked and workspace is not None:
+            nearest = trace.ranked[0].chunk
+            _page_button(Sight(nearest, nearest.first_page), f"r37-open-{trace.id}-nearest", workspace)
+    show_notes(trace)
     if labelling is not None:
-        show_outcome_label(result.trace, result.outcome, labelling)
+        show_outcome_label(trace, result.outcome, labelling)
+
+
+def _show_answer(answer: Answer, name: str, workspace: Workspace | None) -> None:
+    """The answer, and below it each citation with what opens its page; `name` tells it from others on the screen."""
+    st.html(answer_html(answer, name if workspace else None))
+    for number, citation in enumerate(answer.citations):
+        with st.container(key=f"r37-cited-{name}-{number}", gap=None):
+            st.html(citation_html(citation))
+            if workspace is not None:
+                _page_button(Sight.of(citation), _press(name, number), workspace)
+
+
+def _page_button(sight: Sight, key: str, workspace: Workspace) -> None:
+    if st.button(f"Show page {sight.page}", key=key, icon=":material/description:", type="tertiary"):
+        open_page(sight, workspace.ingester.original)
+
+
+def _press(name: str, number: int) -> str:
+    """Key of the button that opens a citation's page: what a click on its marker presses."""
+    return f"r37-open-{name}-{number}"
 
 
 def show_notes(trace: Trace) -> None:
@@ -49,18 +82,29 @@ def show_draft(text: str) -> None:
     )
 
 
-def answer_html(answer: Answer) -> str:
-    """The answer and below it each citation with its document, page and verbatim quote."""
+def answer_html(answer: Answer, name: str | None = None) -> str:
+    """What the answer says, down to the line above its citations.
+
+    With a name its markers are buttons: a click on one presses what opens the page of the marker's first citation.
+    """
     if answer.kind == "quoted":
-        body = '<p class="r37-label">Quoted word for word from the documents; no LLM wrote any of it</p>'
-        body += "".join(_citation(citation) for citation in answer.citations)
-        return f'<div class="r37-answer" data-testid="answer">{body}</div>'
-    sources: dict[int, Citation] = {}
-    for citation in answer.citations:
-        sources.setdefault(citation.marker, citation)
-    quotes = "".join(_citation(citation) for citation in answer.citations)
-    return f"""<div class="r37-answer" data-testid="answer">{_prose(answer.text, sources)}
-<p class="r37-label">What it rests on, word for word</p>{quotes}</div>"""
+        label = "Quoted word for word from the documents; no LLM wrote any of it"
+        return f'<div class="r37-answer" data-testid="answer"><p class="r37-label">{label}</p></div>'
+    chips: dict[int, str] = {}
+    for number, citation in enumerate(answer.citations):
+        chips.setdefault(citation.marker, _chip(citation, _press(name, number) if name else None))
+    return f"""<div class="r37-answer" data-testid="answer">{_prose(answer.text, chips)}
+<p class="r37-label">What it rests on, word for word</p></div>"""
+
+
+def _chip(citation: Citation, press: str | None) -> str:
+    where = f"{as_html(citation.chunk.title)}, page {citation.page}"
+    if press is None:
+        return f'<b class="r37-marker" title="{where}">[{citation.marker}]</b>'
+    return (
+        f'<button type="button" class="r37-marker" data-r37-press="{press}" title="Show {where}">'
+        f"[{citation.marker}]</button>"
+    )
 
 
 def refusal_html(refusal: Refusal, trace: Trace) -> str:
@@ -143,7 +187,8 @@ def _nearest(ranked: RankedChunk, floor: float) -> str:
 <blockquote>{as_html(snippet(chunk.text, 260))}</blockquote></div>"""
 
 
-def _citation(citation: Citation) -> str:
+def citation_html(citation: Citation) -> str:
+    """A verbatim quote with its document and page."""
     heading = citation.chunk.heading
     section = f" · {as_html(snippet(heading, 80))}" if heading else ""
     return f"""<div class="r37-quote" data-testid="citation"><blockquote>{as_html(citation.quote)}</blockquote>
@@ -151,8 +196,8 @@ def _citation(citation: Citation) -> str:
 page {citation.page}{section}</p></div>"""
 
 
-def _prose(text: str, sources: dict[int, Citation]) -> str:
-    """Paragraphs, lists and bold words; markers of known sources become chips that name their source."""
+def _prose(text: str, chips: Mapping[int, str]) -> str:
+    """Paragraphs, lists and bold words; markers that are known become their chips."""
     blocks: list[str] = []
     items: list[str] = []
     ordered = False
@@ -170,23 +215,19 @@ def _prose(text: str, sources: dict[int, Citation]) -> str:
             if is_ordered != ordered:
                 end_list()
             ordered = is_ordered
-            items.append(f"<li>{_inline(item[1], sources)}</li>")
+            items.append(f"<li>{_inline(item[1], chips)}</li>")
         elif line.strip():
             end_list()
-            blocks.append(f"<p>{_inline(line, sources)}</p>")
+            blocks.append(f"<p>{_inline(line, chips)}</p>")
     end_list()
     return "".join(blocks)
 
 
-def _inline(line: str, sources: dict[int, Citation]) -> str:
-    def chips(match: re.Match[str]) -> str:
+def _inline(line: str, chips: Mapping[int, str]) -> str:
+    def chip(match: re.Match[str]) -> str:
         markers = [int(number) for number in match[1].split(",")]
-        if not all(marker in sources for marker in markers):
+        if not all(marker in chips for marker in markers):
             return match[0]
-        return "".join(
-            f'<b class="r37-marker" title="{as_html(sources[marker].chunk.title)}, page {sources[marker].page}">'
-            f"[{marker}]</b>"
-            for marker in markers
-        )
+        return "".join(chips[marker] for marker in markers)
 
-    return _MARKERS.sub(chips, _BOLD.sub(r"<b>\1</b>", html.escape(line.strip())))
+    return _MARKERS.sub(chip, _BOLD.sub(r"<b>\1</b>", html.escape(line.strip())))

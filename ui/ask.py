@@ -201,7 +201,7 @@ def _show_exchange(
                 show_notes(trace)
         elif progress.result is not None:
             trace = progress.result.trace
-            show_result(progress.result, labelling)
+            show_result(progress.result, labelling, workspace)
     if trace is not None:
         show_rank_panel(trace, expanded=is_latest, labelling=labelling)
     if is_latest and st.session_state.get("scrolled_to") != number:
