@@ -10,6 +10,8 @@ import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from rag.invisible import without_invisible
+
 _INVISIBLE = "\u00ad\u200b\u2060\ufeff\ufffe\uffff"
 """Soft hyphen, zero-width space, word joiner, byte order mark, and two that are no characters. The zero-width joiners
 stay: Persian and Hindi are written with them."""
@@ -82,7 +84,7 @@ def mend_word(raw: str) -> str:
         for character in raw
         if character not in _INVISIBLE and (character >= " ") and not "\x7f" <= character <= "\x9f"
     )
-    word = _PRIVATE_USE.sub("", _SYMBOL_FONT_BULLET.sub("•", word))
+    word = _PRIVATE_USE.sub("", _SYMBOL_FONT_BULLET.sub("•", without_invisible(word)))
     word = _PRESENTATION_FORM.sub(lambda match: unicodedata.normalize("NFKC", match[0]), word)
     return _LEADER.sub(r"\1\1\1", unicodedata.normalize("NFC", word)).strip()
 
