@@ -22,13 +22,14 @@ from ingest.samples import queue_samples
 from ingest.write import FileOutcome, Ingester
 from rag.errors import BadInput, CollectionError, Rank37Error
 from rag.pipeline import answer_question
-from rag.ports import LLM, CollectionStore, Embedder, Engines, Index, Reranker
+from rag.ports import LLM, ChatStore, CollectionStore, Embedder, Engines, Index, Reranker
 from rag.settings import COLLECTION_NAME, Settings, check_collection_name
 from rag.types import CollectionCard, Event, QueryPolicy, Result, Turn
 from rag.wiring import (
     drop_collection,
     fetch_model,
     floor_store,
+    open_chat_store,
     open_collection_store,
     open_embedder,
     open_index,
@@ -149,6 +150,7 @@ class Library:
         self._lock = threading.RLock()
         self._open: dict[str, Workspace] = {}
         self.store: CollectionStore = open_collection_store(settings)
+        self.chats: ChatStore = open_chat_store(settings)
         self.embedder: Embedder = open_embedder(settings)
         self.llm: LLM | None = open_llm(settings, self.embedder)
         self._rerankers: tuple[Reranker, Reranker] | None = None
@@ -213,7 +215,7 @@ class Library:
         return self.store.share(card.key, owner=card.owner or (person or ""), members=members)
 
     def delete(self, key: str, person: str | None = None) -> None:
-        """Delete a collection with its documents, questions, labels and floors.
+        """Delete a collection with its documents, chats, questions, labels and floors.
 
         Raises:
             BadInput: It is not the person's, or the one that the settings name, which the app always has open.
@@ -237,6 +239,7 @@ class Library:
                     traces.delete_all(collection=card.key)
             finally:
                 recorder.close()
+            self.chats.delete_all(collection=card.key)
             drop_collection(settings)
             leaving = _aside(settings.collection_dir)
             floors = floor_store(settings)
@@ -278,6 +281,7 @@ class Library:
             self._open.clear()
         for workspace in workspaces:
             workspace.close()
+        self.chats.close()
         self.store.close()
 
     def fetch_default_reranker(self) -> None:

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from rag.types import (
     Answer,
     Candidate,
+    Chat,
+    ChatCard,
+    ChatQuestion,
     Chunk,
     CollectionCard,
     EmbedderIdentity,
@@ -289,6 +292,55 @@ class CollectionStore(Protocol):
 
     def remove(self, key: str) -> bool:
         """Take a collection off the list; False if it was not on it."""
+        ...
+
+    def close(self) -> None:
+        """Release the database. Idempotent."""
+        ...
+
+
+class ChatStore(Protocol):
+    """Keeps chats: their questions in order, each with the trace of what came of it. Raises `LibraryUnavailable`.
+
+    `owner` None means everyone's, `collection` None all collections.
+    """
+
+    def chats(
+        self, *, owner: str | None = None, collection: str | None = None, words: str = "", limit: int | None = None
+    ) -> list[ChatCard]:
+        """The chats last asked first; with `words`, those in whose title or questions each of them stands."""
+        ...
+
+    def chat(self, chat_id: str) -> Chat | None:
+        """One chat with its questions, or None."""
+        ...
+
+    def begin(self, question: str, *, collection: str, owner: str = "") -> ChatCard:
+        """Make a chat without questions, called after the one that it will begin with."""
+        ...
+
+    def add_question(self, chat_id: str, text: str, *, document_ids: Sequence[str] = ()) -> ChatQuestion:
+        """Put a question at the end of a chat. Raises BadInput where the chat was deleted."""
+        ...
+
+    def set_trace(self, question_id: str, trace_id: str) -> None:
+        """Note which trace tells what came of a question; one that was dropped meanwhile stays dropped."""
+        ...
+
+    def drop_from(self, chat_id: str, question_id: str) -> int:
+        """Take a question and all later ones out of a chat; returns how many went."""
+        ...
+
+    def rename(self, chat_id: str, title: str) -> None:
+        """Give a chat another title. Raises BadInput for an empty one, and where the chat was deleted."""
+        ...
+
+    def delete(self, chat_id: str) -> bool:
+        """Delete a chat; False if there is none."""
+        ...
+
+    def delete_all(self, *, collection: str) -> int:
+        """Delete the chats of a collection; returns how many."""
         ...
 
     def close(self) -> None:

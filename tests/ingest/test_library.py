@@ -74,6 +74,7 @@ def test_a_deleted_collection_leaves_nothing(library: Library, settings: Setting
     workspace.recorder.answered(workspace.ask("What does a parking permit cost?"))
     scope = floor_scope(workspace.settings, workspace.engines.reranker, workspace.engines.embedder)
     floor_store(settings).put(floor_by_hand(0.5, scope))
+    library.chats.begin("What does a parking permit cost?", collection=card.key)
 
     library.delete(card.key)
 
@@ -81,6 +82,7 @@ def test_a_deleted_collection_leaves_nothing(library: Library, settings: Setting
         library.open(card.key)
     assert [path.name for path in (settings.data_dir / "collections").iterdir()] == ["documents"]
     assert floor_store(settings).all() == []
+    assert library.chats.chats() == []
     traces = library.open().recorder.store()
     assert traces is not None
     assert traces.count(collection=card.key) == 0
