@@ -4,12 +4,14 @@ It neither reads PDFs (`ingest.reader_process`) nor cuts chunks (`ingest.chunk`)
 was done is what the index holds.
 
 The order of the steps is what makes `kill -9` harmless. The record comes first (state `ingesting`), then the copy of
-the original, then chunks in batches, then `publish_document`, which alone makes the document searchable and, last,
-removes the versions that it replaces. Whatever a kill leaves belongs to a record that the next run finds and completes.
+the original with its name, then chunks in batches, then `publish_document`, which alone makes the document searchable
+and, last, removes the versions that it replaces. Whatever a kill leaves belongs to a record that the next run finds and
+completes. Originals and names are what `ingest.rebuild` makes a damaged index of again.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -30,6 +32,7 @@ from ingest.files import (
     copy_with_id,
     move_durably,
     printable,
+    write_durably,
 )
 from ingest.read_pdf import ReadDocument
 from ingest.reader_process import ReadLimits, read_document
@@ -87,6 +90,11 @@ class FileOutcome:
     """The document in the collection that holds this file's content; None if it was refused."""
 
 
+def names_folder(files_dir: Path) -> Path:
+    """Where the names of the originals in `files_dir` are kept: one `<document id>.json` each, `{"source": name}`."""
+    return files_dir.with_name("names")
+
+
 class Ingester:
     """Brings PDF files into one collection, one at a time. Safe to call from several threads.
 
@@ -113,6 +121,7 @@ class Ingester:
         self._embedder = embedder
         self._index = index
         self._files_dir = files_dir
+        self._names_dir = names_folder(files_dir)
         self._limits = limits
         self._max_tokens = _chunk_budget(chunk_tokens, overlap_tokens, embedder)
         self._overlap_tokens = overlap_tokens
@@ -121,7 +130,9 @@ class Ingester:
         self._held: set[str] = set()
         with _storage_errors(files_dir):
             files_dir.mkdir(parents=True, exist_ok=True)
+            self._names_dir.mkdir(exist_ok=True)
             self._finish_interrupted_removals()
+            self._note_missing_names()
 
     @classmethod
     def from_settings(cls, settings: Settings, embedder: Embedder, index: Index) -> Self:
@@ -227,6 +238,7 @@ class Ingester:
                 begun = True
                 with _storage_errors(self._files_dir):
                     move_durably(part, self.original(document_id))
+                    self._note_name(document_id, name)
                 self._write(document_id, chunks, report)
                 report("write", 0, len(chunks))
                 ready = replace(stored, state="ready", n_chunks=len(chunks), seconds=perf_counter() - started)
@@ -365,6 +377,7 @@ class Ingester:
 
     def _forget_original(self, document_id: str) -> None:
         self.original(document_id).unlink(missing_ok=True)
+        self._name_file(document_id).unlink(missing_ok=True)
         self._leaving(document_id).unlink(missing_ok=True)
 
     def _finish_interrupted_removals(self) -> None:
@@ -380,6 +393,20 @@ class Ingester:
         for part in self._files_dir.glob(".*.part"):
             if time() - part.stat().st_mtime > LEFTOVER_AGE_S:
                 part.unlink(missing_ok=True)
+
+    def _name_file(self, document_id: str) -> Path:
+        return self._names_dir / f"{document_id}.json"
+
+    def _note_name(self, document_id: str, source: str) -> None:
+        """Keep beside the original what the index alone would know of it otherwise."""
+        write_durably(self._name_file(document_id), json.dumps({"source": source}).encode())
+
+    def _note_missing_names(self) -> None:
+        """Collections of data format 1 have no names outside the index."""
+        for stored in self._index.documents():
+            document = stored.document
+            if self.original(document.id).exists() and not self._name_file(document.id).exists():
+                self._note_name(document.id, document.source)
 
     @contextmanager
     def _part(self) -> Iterator[Path]:

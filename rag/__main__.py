@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rag.backup_command import EXIT_SOME_REFUSED, add_backup_commands
 from rag.errors import BadInput, Rank37Error
 from rag.evaluation.command import add_compare_command, add_evaluate_command
 from rag.evaluation.floor_command import add_floor_commands
@@ -81,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     add_train_command(commands)
 
     add_traces_command(commands)
+
+    add_backup_commands(commands, rebuild=_rebuild)
 
     models = commands.add_parser("models", help="list the models in use, or fetch one from the hub")
     actions = models.add_subparsers(required=True, metavar="ACTION")
@@ -146,6 +149,23 @@ def _ingest_pdfs(
         if outcome.status == "refused":
             print(f"rag: {outcome.file}: {outcome.message}", file=sys.stderr)
         show(f"ingesting {len(files)} documents", done, len(files))
+
+
+def _rebuild(settings: Settings) -> int:
+    """Make the collection's index again; one line an original, as it is done."""
+    from ingest.rebuild import rebuild
+    from rag.wiring import open_embedder
+
+    def say(n_originals: int) -> None:
+        print(f"Rebuilding collection {settings.collection!r} from {n_originals} original files", flush=True)
+
+    outcomes = rebuild(
+        settings,
+        open_embedder(settings),
+        begin=say,
+        took=lambda outcome: print(f"{outcome.status:9}  {outcome.file}: {outcome.message}", flush=True),
+    )
+    return EXIT_SOME_REFUSED if any(outcome.status == "refused" for outcome in outcomes) else 0
 
 
 def _list_rerankers(options: argparse.Namespace) -> int:

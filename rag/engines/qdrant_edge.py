@@ -207,10 +207,20 @@ def _translated(folder: Path, collection: str, *, loading: bool = False) -> Iter
             ) from error
         if panic or loading:
             raise CollectionDamaged(
-                f"collection {collection!r} in {folder} can't be read ({cause}): "
-                "delete that folder and ingest the files again, or restore it from a backup"
+                f"collection {collection!r} in {folder} can't be read ({cause}): make the index again from the kept "
+                "original files (`python -m rag rebuild`), or restore a backup (`python -m rag restore FILE`)"
             ) from error
         raise CollectionError(f"collection {collection!r} in {folder} refused an operation: {cause}") from error
+
+
+@contextmanager
+def held(folder: Path, collection: str) -> Iterator[None]:
+    """Keep everyone from opening the collection in `folder`. Raises CollectionLocked, CollectionError."""
+    lock = _lock(folder.with_name(f"{folder.name}.lock"), folder, collection)
+    try:
+        yield
+    finally:
+        lock.close()
 
 
 def _lock(file: Path, folder: Path, collection: str) -> BinaryIO:

@@ -29,6 +29,7 @@ import dataclasses
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -326,6 +327,13 @@ class QdrantIndex:
         """Make everything written so far durable."""
         self._store.flush()
 
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """While the block runs, all that was written is on disk and nothing more is: for a copy of the folder."""
+        with self._writing:
+            self._store.flush()
+            yield
+
     def close(self) -> None:
         """Release the collection. Idempotent."""
         with self._writing:
@@ -338,7 +346,8 @@ class QdrantIndex:
             if n_points:
                 raise CollectionDamaged(
                     f"collection {self._collection!r} holds {n_points} points but no record of the embedder that made "
-                    "them, so it is damaged or another program's: choose another collection (RANK37_COLLECTION)"
+                    "them, so it is another program's, or damaged: choose another collection (RANK37_COLLECTION), or "
+                    "make the index again from the kept original files (`python -m rag rebuild`)"
                 )
             self._store.write([collection_point(self._embedder)], only_new=True)
             self._store.flush()
@@ -516,7 +525,8 @@ def _identity_of(record: Mapping[str, Any]) -> EmbedderIdentity:
 
 def _unreadable(kind: Kind, name: str, error: Exception) -> CollectionDamaged:
     return CollectionDamaged(
-        f"the record of {kind} {name} can't be read ({error!r}): delete the collection and ingest the files again"
+        f"the record of {kind} {name} can't be read ({error!r}): make the index again from the kept original files "
+        "(`python -m rag rebuild`), or restore a backup (`python -m rag restore FILE`)"
     )
 
 

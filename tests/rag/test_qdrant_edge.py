@@ -158,7 +158,7 @@ def test_a_damaged_folder_is_refused_with_the_remedy(folder: Path, damaged_file:
     index.close()
     [file] = folder.glob(damaged_file)
     file.write_bytes(damage)
-    with pytest.raises(CollectionDamaged, match="ingest the files again|choose another collection"):
+    with pytest.raises(CollectionDamaged, match="python -m rag rebuild"):
         EdgeIndex.open(folder, "manuals", RANDOM)
 
 
