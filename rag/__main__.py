@@ -25,6 +25,7 @@ from rag.evaluation.floor_command import add_floor_commands
 from rag.evaluation.joined_command import add_joined_command
 from rag.evaluation.noise_command import add_noise_command
 from rag.evaluation.quality_command import add_quality_command
+from rag.keys_command import add_keys_command
 from rag.settings import DEFAULT_RERANKER, Settings, load_settings
 from rag.traces_command import add_traces_command
 from rag.training.command import add_train_command
@@ -82,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     add_train_command(commands)
 
     add_traces_command(commands)
+
+    add_keys_command(commands)
 
     add_backup_commands(commands, rebuild=_rebuild)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rag.types import (
     Answer,
+    ApiKey,
     Candidate,
     Chat,
     ChatCard,
@@ -341,6 +342,38 @@ class ChatStore(Protocol):
 
     def delete_all(self, *, collection: str) -> int:
         """Delete the chats of a collection; returns how many."""
+        ...
+
+    def close(self) -> None:
+        """Release the database. Idempotent."""
+        ...
+
+
+class KeyStore(Protocol):
+    """The keys of the HTTP API, kept as hashes. Raises `LibraryUnavailable`, and BadInput for an unknown name."""
+
+    def create(self, name: str, *, person: str = "") -> tuple[ApiKey, str]:
+        """Make a key; returns what is kept of it, and the key itself, this once."""
+        ...
+
+    def keys(self) -> list[ApiKey]:
+        """All keys, revoked ones too, by name."""
+        ...
+
+    def exist(self) -> bool:
+        """Whether any key was made and not forgotten: then callers need one."""
+        ...
+
+    def find(self, text: str) -> ApiKey | None:
+        """The key in force that this is, or None. Compared in constant time."""
+        ...
+
+    def revoke(self, name: str) -> ApiKey:
+        """Let a key open nothing from now on."""
+        ...
+
+    def forget(self, name: str) -> None:
+        """Take a key off the list; it opens nothing from now on."""
         ...
 
     def close(self) -> None:

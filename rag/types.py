@@ -214,6 +214,22 @@ class Chat:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key of the HTTP API as the list of keys knows it: not the key itself."""
+
+    id: str
+    """Twelve hexadecimal digits that stand in the key; no secret."""
+    name: str
+    """What it is for, in its maker's words; no two keys have the same."""
+    person: str = ""
+    """As whom it acts; empty: as no one in particular, open to everything."""
+    created_at: str = ""
+    """ISO 8601, UTC."""
+    revoked_at: str = ""
+    """ISO 8601, UTC; empty: it is in force."""
+
+
+@dataclass(frozen=True, slots=True)
 class StoredDocument:
     """A document in a collection, with the receipt of its ingestion."""
 

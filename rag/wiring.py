@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from rag.data_folder import check_format, has_whole_rebuilt, put_in_place
 from rag.errors import BadInput, CollectionDamaged, ModelUnavailable, RerankerUnavailable
 from rag.floor_store import FloorInUse, FloorScope, FloorSource, FloorStore, floor_text
-from rag.ports import LLM, ChatStore, CollectionStore, Embedder, Engines, Index, Reranker, TraceSink, TraceStore
+from rag.ports import LLM, ChatStore, CollectionStore, Embedder, Engines, Index, KeyStore, Reranker, TraceSink, TraceStore
 from rag.record import Recorder
 from rag.settings import DEFAULT_RERANKER, DEFAULT_RERANKER_REVISION, EMBEDDED, PROMOTED, Settings
 from rag.types import EmbedderIdentity, EngineInfo, QueryPolicy, RerankerState
@@ -401,6 +401,15 @@ def open_chat_store(settings: Settings) -> ChatStore:
     if settings.database_url is not None:
         return SqlChatStore(settings.database_url.get_secret_value())
     return SqlChatStore.open_file(settings.data_dir / "library.sqlite")
+
+
+def open_key_store(settings: Settings) -> KeyStore:
+    """The keys of the HTTP API, beside the list of collections. Raises BadInput or LibraryUnavailable."""
+    from rag.engines.key_store import SqlKeyStore
+
+    if settings.database_url is not None:
+        return SqlKeyStore(settings.database_url.get_secret_value())
+    return SqlKeyStore.open_file(settings.data_dir / "library.sqlite")
 
 
 def scores_by_index(settings: Settings) -> bool:
