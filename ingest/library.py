@@ -24,7 +24,7 @@ from rag.errors import BadInput, CollectionError, Rank37Error
 from rag.pipeline import answer_question
 from rag.ports import LLM, ChatStore, CollectionStore, Embedder, Engines, Index, Reranker
 from rag.settings import COLLECTION_NAME, Settings, check_collection_name
-from rag.types import CollectionCard, Event, QueryPolicy, Result, Turn
+from rag.types import CollectionCard, Event, QueryPolicy, Result, StoredTrace, Turn
 from rag.wiring import (
     drop_collection,
     fetch_model,
@@ -77,7 +77,7 @@ class Workspace:
         """Open the collection that the settings name; `Library.open` is the way to get one."""
         self.library = library
         self.settings = settings
-        self.recorder = open_recorder(settings)
+        self.recorder = open_recorder(settings, watch=library.show_watchers)
         self._index: Index = open_index(settings, library.embedder.identity)
         try:
             self._own_rerankers = (
@@ -154,6 +154,8 @@ class Library:
         self.embedder: Embedder = open_embedder(settings)
         self.llm: LLM | None = open_llm(settings, self.embedder)
         self._rerankers: tuple[Reranker, Reranker] | None = None
+        self.watchers: list[Callable[[StoredTrace], None]] = []
+        """Are shown every question that is asked here, however it ended: for counting."""
         self.fetch: FetchProgress | None = None
         """None: no download has been asked for, or it is done."""
         self._fetch_lock = threading.Lock()
@@ -172,6 +174,16 @@ class Library:
             if self._rerankers is None:
                 self._rerankers = open_rerankers(self.settings, llm=self.llm)
             return self._rerankers
+
+    def show_watchers(self, stored: StoredTrace) -> None:
+        """Show a question that is over to all who watch."""
+        for watch in tuple(self.watchers):
+            watch(stored)
+
+    def workspaces(self) -> list[Workspace]:
+        """The collections that are open in this process by now."""
+        with self._lock:
+            return list(self._open.values())
 
     def collections(self, person: str | None = None) -> list[CollectionCard]:
         """The collections that a person may use, by title. None: no one signs in here. Raises LibraryUnavailable."""

@@ -29,7 +29,12 @@ class Recorder:
     """Records the questions of one collection. Safe to use from several threads."""
 
     def __init__(
-        self, open_store: Callable[[], TraceStore | None], *, collection: str, sink: TraceSink | None = None
+        self,
+        open_store: Callable[[], TraceStore | None],
+        *,
+        collection: str,
+        sink: TraceSink | None = None,
+        watch: Callable[[StoredTrace], None] = lambda stored: None,
     ) -> None:
         """Name what records; nothing is opened yet.
 
@@ -37,10 +42,12 @@ class Recorder:
             open_store: Opens the store at the first use, and again after a failure. None: nothing is kept.
             collection: Where the questions are asked.
             sink: Is sent every question as well.
+            watch: Is shown every question in this process, kept or not: for counting.
         """
         self._open_store = open_store
         self._collection = collection
         self._sink = sink
+        self._watch = watch
         self._lock = threading.Lock()
         self._store: TraceStore | None = None
 
@@ -87,6 +94,10 @@ class Recorder:
         except Exception as error:
             log.exception("question not kept")
             trace = _with_note(trace, f"{NOT_KEPT} ({type(error).__name__}): the log has the details.")
+        try:
+            self._watch(StoredTrace(trace, outcome, self._collection))
+        except Exception:
+            log.exception("question not counted")
         if self._sink is not None:
             try:
                 self._sink.send(StoredTrace(trace, outcome, self._collection))

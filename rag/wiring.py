@@ -17,7 +17,7 @@ from rag.floor_store import FloorInUse, FloorScope, FloorSource, FloorStore, flo
 from rag.ports import LLM, ChatStore, CollectionStore, Embedder, Engines, Index, KeyStore, Reranker, TraceSink, TraceStore
 from rag.record import Recorder
 from rag.settings import DEFAULT_RERANKER, DEFAULT_RERANKER_REVISION, EMBEDDED, PROMOTED, Settings
-from rag.types import EmbedderIdentity, EngineInfo, QueryPolicy, RerankerState
+from rag.types import EmbedderIdentity, EngineInfo, QueryPolicy, RerankerState, StoredTrace
 
 if TYPE_CHECKING:
     from rag.engines.cross_encoder import CrossEncoderReranker
@@ -447,14 +447,17 @@ def open_trace_store(settings: Settings) -> TraceStore | None:
     return SqlTraceStore.open_file(settings.data_dir / "traces.sqlite", retention)
 
 
-def open_recorder(settings: Settings) -> Recorder:
-    """What keeps the questions of the configured collection. Raises BadInput where spans are set and can't be sent."""
+def open_recorder(settings: Settings, *, watch: Callable[[StoredTrace], None] = lambda stored: None) -> Recorder:
+    """What keeps the questions of the configured collection, each of which `watch` is shown.
+
+    Raises BadInput where spans are set and can't be sent.
+    """
     sink: TraceSink | None = None
     if settings.otlp_endpoint:
         from rag.engines.spans import SpanSink
 
         sink = SpanSink.over_http(settings.otlp_endpoint, with_content=settings.otlp_content)
-    return Recorder(lambda: open_trace_store(settings), collection=settings.collection, sink=sink)
+    return Recorder(lambda: open_trace_store(settings), collection=settings.collection, sink=sink, watch=watch)
 
 
 @dataclass(frozen=True, slots=True)
