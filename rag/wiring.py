@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from rag.data_folder import check_format, has_whole_rebuilt, put_in_place
 from rag.errors import BadInput, CollectionDamaged, ModelUnavailable, RerankerUnavailable
 from rag.floor_store import FloorInUse, FloorScope, FloorSource, FloorStore, floor_text
-from rag.ports import LLM, ChatStore, CollectionStore, Embedder, Engines, Index, KeyStore, Reranker, TraceSink, TraceStore
+from rag.ports import (
+    LLM,
+    ChatStore,
+    CollectionStore,
+    Embedder,
+    Engines,
+    Index,
+    KeyStore,
+    Reranker,
+    TraceSink,
+    TraceStore,
+)
 from rag.record import Recorder
 from rag.settings import DEFAULT_RERANKER, DEFAULT_RERANKER_REVISION, EMBEDDED, PROMOTED, Settings
 from rag.types import EmbedderIdentity, EngineInfo, QueryPolicy, RerankerState, StoredTrace

@@ -69,7 +69,8 @@ class SqlKeyStore:
 
     def create(self, name: str, *, person: str = "") -> tuple[ApiKey, str]:
         """Make a key; see `KeyStore.create`."""
-        name, person = _checked(name, "name", NAME_CHARACTERS), _checked(person, "person", PERSON_CHARACTERS, empty=True)
+        name = _checked(name, "name", NAME_CHARACTERS)
+        person = _checked(person, "person", PERSON_CHARACTERS, empty=True)
         key_id = secrets.token_hex(6)
         text = f"r37-{key_id}-{secrets.token_urlsafe(SECRET_BYTES)}"
         key = ApiKey(key_id, name, person, datetime.now(UTC).isoformat(timespec="seconds"))
