@@ -132,7 +132,10 @@ def _show(sight: Sight, find_original: FindOriginal, source: str) -> None:
     marks = marks_of(sight, drawn)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="r37-page-steps"):
         _step("Page before", ":material/chevron_left:", number - 1, drawn, "Left")
-        st.html(f'<p class="r37-page-number" data-testid="page-number">Page {number} of {drawn.page_count}</p>')
+        st.html(
+            f'<p class="r37-page-number" data-testid="page-number">Page {number} of {drawn.page_count}</p>',
+            width="content",
+        )
         _step("Page after", ":material/chevron_right:", number + 1, drawn, "Right")
         if number not in marks.pages:
             st.button(f"To page {sight.page}", key="page_back", type="tertiary", on_click=_go_to, args=(sight.page,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rag.types import Answer, Candidate, Chunk, Citation, Message, PageSpan, Part, RankedChunk, Refusal, Trace
-from ui.answer import answer_html, refusal_html, refused_parts_html
+from ui.answer import answer_html, citation_html, refusal_html, refused_parts_html
 
 CHUNK = Chunk("c", "d", "Terms & <Conditions>", "Refunds", "Seven days from receipt.", (PageSpan(3, 0, 24),), 0, 9)
 CITATION = Citation(1, CHUNK, "Seven days from receipt.", 3)
@@ -22,14 +22,24 @@ def test_written_answer_shows_markers_and_below_them_document_page_and_quote() -
     chip = '<b class="r37-marker" title="Terms &amp; &lt;Conditions&gt;, page 3">[1]</b>'
     assert f"<p>You have <b>seven days</b> {chip}.</p>" in html
     assert "<li>[2] is unknown</li>" in html, "a marker without a citation stays text"
-    assert "<blockquote>Seven days from receipt.</blockquote>" in html
-    assert "<b>Terms &amp; &lt;Conditions&gt;</b>,\npage 3" in html
+    quote = citation_html(CITATION)
+    assert "<blockquote>Seven days from receipt.</blockquote>" in quote
+    assert "<b>Terms &amp; &lt;Conditions&gt;</b>,\npage 3" in quote
+
+
+def test_a_marker_presses_what_opens_the_page_of_its_first_citation() -> None:
+    later = Citation(1, CHUNK, "from receipt.", 3)
+    other = Citation(2, CHUNK, "Seven days", 3)
+    html = answer_html(Answer("Seven [1]. Days [2]. Really [1].", (CITATION, later, other), "written"), "t1")
+    assert html.count('data-r37-press="r37-open-t1-0"') == 2
+    assert html.count('data-r37-press="r37-open-t1-2"') == 1
+    assert '<button type="button" class="r37-marker"' in html
 
 
 def test_quoted_answer_says_that_no_llm_wrote_it() -> None:
     html = answer_html(Answer("Seven days from receipt. [1]", (CITATION,), "quoted"))
     assert "no LLM wrote any of it" in html
-    assert html.count("Seven days from receipt.") == 1
+    assert "Seven days" not in html, "the quotes follow, each with its page"
 
 
 def test_a_reply_never_becomes_markup_a_link_or_an_image() -> None:
