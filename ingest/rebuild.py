@@ -38,7 +38,7 @@ class Original:
 def find_originals(files_dir: Path) -> list[Original]:
     """The originals of a collection by id, without those whose removal had begun: it is not undone."""
     found = []
-    for path in sorted(files_dir.glob("*.pdf")):
+    for path in sorted(files_dir.iterdir()) if files_dir.is_dir() else ():
         if DOCUMENT_ID.fullmatch(path.stem) and not (files_dir / f".{path.stem}.leaving").exists():
             found.append(Original(path.stem, path, _name_of(path)))
     return found

@@ -106,7 +106,8 @@ def _check_index_is_there(settings: Settings) -> None:
             put_in_place(folder)
     if (folder / "index").exists():
         return
-    n_originals = sum(1 for _ in (folder / "files").glob("*.pdf")) if (folder / "files").is_dir() else 0
+    files = (folder / "files").iterdir() if (folder / "files").is_dir() else ()
+    n_originals = sum(not file.name.startswith(".") for file in files)
     if n_originals:
         raise CollectionDamaged(
             f"the index of collection {settings.collection!r} is gone ({folder / 'index'}), but {n_originals} original "

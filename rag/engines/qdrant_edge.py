@@ -38,6 +38,7 @@ from qdrant_edge import (
     UpdateOperation,
 )
 
+from rag.engines.disk_room import check_room
 from rag.engines.qdrant_points import (
     BATCH_POINTS,
     DENSE,
@@ -58,6 +59,10 @@ if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
+
+
+POINT_BYTES = 16 * 1024
+"""Room asked for each chunk, in storage and in the log: 1,024 dimensions take 2 * 4 kB, 500 words 2 * 3 kB."""
 
 
 class EdgeIndex(QdrantIndex):
@@ -81,10 +86,26 @@ class EdgeIndex(QdrantIndex):
             why="the embedded index: no Qdrant server is configured (QDRANT_URL)",
         )
         try:
-            return cls(store, collection, embedder, info)
+            index = cls(store, collection, embedder, info)
+            index._check_nothing_is_missing(folder)
         except BaseException:
             store.close()
             raise
+        return index
+
+    def _check_nothing_is_missing(self, folder: Path) -> None:
+        """A truncated file of the engine can take points away without an error: then there are too few.
+
+        Raises: CollectionDamaged.
+        """
+        expected = sum(stored.n_chunks for stored in self.documents() if stored.state == "ready")
+        found = self.count_chunks()
+        if found < expected:
+            raise CollectionDamaged(
+                f"collection {self.collection!r} in {folder} lost {expected - found} of its {expected} chunks: make the "
+                "index again from the kept original files (`python -m rag rebuild`), or restore a backup (`python -m "
+                "rag restore FILE`)"
+            )
 
 
 class EdgeStore:
@@ -96,6 +117,7 @@ class EdgeStore:
         self._closed = False
         self._lock = _lock(folder.with_name(f"{folder.name}.lock"), folder, collection)
         try:
+            self._check_room()  # opening finishes what a kill left in the log
             if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
                 _create(folder, collection, dimension)
             with self._translated(loading=True):
@@ -107,16 +129,19 @@ class EdgeStore:
     def write(self, points: Sequence[NewPoint], *, only_new: bool = False) -> None:
         """As in `PointStore`."""
         mode = UpdateMode.InsertOnly if only_new else UpdateMode.Upsert
+        self._check_room(len(points))
         with self._translated():
             self._shard.update(UpdateOperation.upsert_points([_edge_point(point) for point in points], None, mode))
 
     def delete(self, point_ids: Sequence[str]) -> None:
         """As in `PointStore`."""
+        self._check_room()
         with self._translated():
             self._shard.update(UpdateOperation.delete_points(list(point_ids)))
 
     def delete_selected(self, selection: Selection) -> None:
         """As in `PointStore`."""
+        self._check_room()
         with self._translated():
             self._shard.update(UpdateOperation.delete_points_by_filter(_edge_filter(selection) or Filter()))
 
@@ -178,6 +203,9 @@ class EdgeStore:
             finally:
                 self._lock.close()
 
+    def _check_room(self, n_points: int = 0) -> None:
+        check_room(self._folder, f"collection {self._collection!r}", to_write_bytes=n_points * POINT_BYTES)
+
     @contextmanager
     def _translated(self, *, loading: bool = False) -> Iterator[None]:
         with _translated(self._folder, self._collection, loading=loading):
@@ -205,7 +233,7 @@ def _translated(folder: Path, collection: str, *, loading: bool = False) -> Iter
                 f"collection {collection!r} can't be read and written in {folder} ({cause}): "
                 "free disk space, or give the folder to this user, or choose another (RANK37_DATA_DIR)"
             ) from error
-        if panic or loading:
+        if panic or loading or "Service runtime error" in cause:  # of a file that is not as the engine wrote it
             raise CollectionDamaged(
                 f"collection {collection!r} in {folder} can't be read ({cause}): make the index again from the kept "
                 "original files (`python -m rag rebuild`), or restore a backup (`python -m rag restore FILE`)"

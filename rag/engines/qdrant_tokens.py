@@ -22,6 +22,7 @@ import qdrant_edge as edge
 from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
 
+from rag.engines.disk_room import check_room
 from rag.errors import CollectionError, CollectionLocked, IndexUnavailable, Rank37Error
 from rag.types import Passage
 
@@ -88,6 +89,7 @@ class EdgeTokenStore:
         """
         self._folder = folder
         self._closed = False
+        check_room(folder, "token vectors")
         with self._translated():
             self._shard = self._opened(encoder)
 
@@ -112,6 +114,7 @@ class EdgeTokenStore:
                 )
                 for passage, matrix in batch
             ]
+            check_room(self._folder, "token vectors", to_write_bytes=sum(matrix.nbytes for _, matrix in batch) * 2)
             with self._translated():
                 self._shard.update(edge.UpdateOperation.upsert_points(points))
 
