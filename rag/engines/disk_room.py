@@ -1,8 +1,8 @@
 """Says no before a disk is full: Qdrant Edge writes into mapped files, and a full disk ends the whole process there.
 
-Expected of a write that finds no room: an error. Actual (qdrant-edge-py 0.9.0): the files are made with holes, the first
-write into one allocates it, and where that fails the kernel sends SIGBUS. It can't see what others write meanwhile, so
-it keeps a reserve.
+Expected of a write that finds no room: an error. Actual (qdrant-edge-py 0.9.0): the files are made with holes, the
+first write into one allocates it, and where that fails the kernel sends SIGBUS. It can't see what others write
+meanwhile, so it keeps a reserve.
 """
 
 from __future__ import annotations

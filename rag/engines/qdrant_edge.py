@@ -102,9 +102,9 @@ class EdgeIndex(QdrantIndex):
         found = self.count_chunks()
         if found < expected:
             raise CollectionDamaged(
-                f"collection {self.collection!r} in {folder} lost {expected - found} of its {expected} chunks: make the "
-                "index again from the kept original files (`python -m rag rebuild`), or restore a backup (`python -m "
-                "rag restore FILE`)"
+                f"collection {self.collection!r} in {folder} lost {expected - found} of its {expected} chunks: make "
+                "the index again from the kept original files (`python -m rag rebuild`), or restore a backup "
+                "(`python -m rag restore FILE`)"
             )
 
 
