@@ -45,6 +45,9 @@ MOST_IMAGE_PIXELS = 100_000_000
 WORDS_TO_WARN = 3
 """Fewer unseen words on a page are left out without a word: printers' marks, a white section mark."""
 
+LAST_LATIN = 0x24F
+"""pdfium brings fonts of its own for characters up to this one."""
+
 _MOST_OBJECTS = 50_000
 _FILLING_MODES = (0, 4)
 _INVISIBLE_MODES = (3, 7)
@@ -103,7 +106,7 @@ class Visibility:
         if area is None:
             return None
         if _contrast(area) < LEAST_CONTRAST:
-            return "no contrast"
+            return None if self._lacks_its_font(index, colour, area) else "no contrast"
         if colour is not None and mode in _FILLING_MODES and min(colour[:3]) >= NEARLY_WHITE:
             return "no contrast" if self._is_on_white(box) else None
         return None
@@ -118,6 +121,20 @@ class Visibility:
         middle = Box(box.left, box.top + quarter, box.right, box.bottom - quarter)
         area = self._area(middle, margin=0.0, of=self._without_white_text())
         return area is not None and float((area.min(axis=2) >= NEARLY_WHITE).mean()) > LEAST_WHITE_SHARE
+
+    def _lacks_its_font(self, index: int, colour: tuple[int, int, int, int] | None, area: _Pixels) -> bool:
+        """Whether a word can be undrawn because its font is neither in the file nor on this machine.
+
+        Files name Chinese, Japanese, Korean, Arabic or Cyrillic fonts that readers have and this machine may lack.
+        """
+        found = pdfium.FPDFText_GetTextObject(self._text_page, index)
+        font = pdfium.FPDFTextObj_GetFont(found) if found else None
+        if not font or pdfium.FPDFFont_GetIsEmbedded(font) != 0:
+            return False
+        if pdfium.FPDFText_GetUnicode(self._text_page, index) <= LAST_LATIN or colour is None:
+            return False
+        ground = np.median(area.reshape(-1, 3), axis=0)
+        return float(np.abs(ground - np.array(colour[:3])).max()) >= LEAST_CONTRAST
 
     def _share_on_page(self, box: Box) -> float:
         """How much of a box lies on the page as displayed, in [0, 1]."""
