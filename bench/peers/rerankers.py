@@ -5,6 +5,7 @@ All load the same float32 weights, whatever number format the folder has; what t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -190,13 +191,19 @@ def save_in_float32(source: Path, target: Path) -> Path:
 
 
 def export_to_onnx(source: Path, target: Path) -> Path:
-    """An ONNX export in float32 with the tokenizer's files beside it. Raises where `onnx` is not installed."""
+    """An ONNX export in float32 with the tokenizer's files beside it. Raises where `onnx` is not installed.
+
+    A `max_length` in the tokenizer's configuration would have fastembed cut pairs that all others read whole.
+    """
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source)
     target.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(target)
+    configured = json.loads((target / "tokenizer_config.json").read_text())
+    configured.pop("max_length", None)
+    (target / "tokenizer_config.json").write_text(json.dumps(configured))
     tokenizer.backend_tokenizer.save(str(target / "tokenizer.json"))
     model = AutoModelForSequenceClassification.from_pretrained(
         source, dtype=torch.float32, attn_implementation="eager"
