@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag.engines.local_models import LocalModel, bf16_is_quick, find_model
+from rag.engines.packed_models import PackedTokenVectors
 from rag.engines.qdrant_tokens import EncoderIdentity, TokenStore, TokenVectors, max_sim
 from rag.engines.rerank_http import Pace
 from rag.engines.sentence_transformer import EMBEDDED_NAME, EMBEDDED_SHA256, check_weights
@@ -33,6 +34,8 @@ from rag.types import EngineInfo, Passage, Relevance
 
 BATCH_PASSAGES = 8
 """Small batches of texts of like length waste little on padding."""
+PACKED_BATCH_PASSAGES = 32
+"""Where there is none to speak of."""
 
 MEMORY_LIMIT_BYTES = 256 * 1024 * 1024
 """Some thousand passages of all-MiniLM-L6-v2's token vectors."""
@@ -51,8 +54,25 @@ class TokenEncoder:
     looks for the best token, wherever it stands.
     """
 
-    def __init__(self, model: Any, local: LocalModel, *, why: str) -> None:
-        """Wrap a loaded model; `embedded` and `load` are the ways to get one."""
+    def __init__(
+        self,
+        model: Any,
+        local: LocalModel,
+        *,
+        why: str,
+        precision: str = "float32",
+        skipped_words: Sequence[str] | None = None,
+    ) -> None:
+        """Wrap a loaded model; `embedded` and `load` are the ways to get one.
+
+        Args:
+            model: A `sentence_transformers.MultiVectorEncoder`.
+            local: What it was loaded from.
+            why: One sentence for the screen.
+            precision: Number format of its weights.
+            skipped_words: Given for a model that is a transformer and nothing else, whose packed form can be used:
+                the tokens that leave no vector.
+        """
         self._model = model
         self._lock = threading.Lock()
         self._counter = TokenCounter(model.tokenizer)
@@ -64,7 +84,8 @@ class TokenEncoder:
         prompts = model.prompts or {}
         self._query_overhead = self._overhead(prompts.get("query"))
         self._passage_overhead = self._overhead(prompts.get("document") or prompts.get("passage"))
-        self.info = EngineInfo("reranker", local.name, local.revision, precision="float32", why=why)
+        self.info = EngineInfo("reranker", local.name, local.revision, precision=precision, why=why)
+        self._packed = None if skipped_words is None else PackedTokenVectors.of(model, self._counter, skipped_words)
         probe = self.encode_query("dimension")
         self.identity = EncoderIdentity(local.name, local.revision, int(probe.shape[1]))
 
@@ -97,7 +118,8 @@ class TokenEncoder:
         ]
         local = LocalModel(f"{EMBEDDED_NAME} tokens", folder, EMBEDDED_SHA256[:16] + EMBEDDED_VARIANT)
         why = "its token vectors, compared by MaxSim; it comes with the installation"
-        return cls(MultiVectorEncoder(modules=modules, device=device), local, why=why)
+        model = MultiVectorEncoder(modules=modules, device=device).eval()
+        return cls(model, local, why=why, precision=dtype, skipped_words=skipped)
 
     @classmethod
     def load(
@@ -143,8 +165,9 @@ class TokenEncoder:
         lengths = self._counter.count(texts)
         longest_first = sorted(range(len(texts)), key=lambda number: -lengths[number])
         encoded: dict[int, TokenVectors] = {}
-        for start in range(0, len(texts), BATCH_PASSAGES):
-            batch = longest_first[start : start + BATCH_PASSAGES]
+        step = BATCH_PASSAGES if self._packed is None else PACKED_BATCH_PASSAGES
+        for start in range(0, len(texts), step):
+            batch = longest_first[start : start + step]
             room = self._passage_tokens - self._passage_overhead
             pieces = [list(self._pieces(well_formed(texts[number]), room)) for number in batch]
             vectors = self._encoded(self._model.encode_document, [piece for text in pieces for piece in text])
@@ -156,6 +179,8 @@ class TokenEncoder:
         return [encoded[number] for number in range(len(texts))]
 
     def _encoded(self, encode: Callable[..., Any], texts: list[str]) -> list[TokenVectors]:
+        if self._packed is not None:
+            return self._checked(self._packed_vectors(texts))
         with self._lock:
             matrices = encode(
                 texts,
@@ -164,7 +189,20 @@ class TokenEncoder:
                 normalize_embeddings=True,
                 show_progress_bar=False,
             )
-        vectors = [np.asarray(matrix, dtype=np.float32) for matrix in matrices]
+        return self._checked([np.asarray(matrix, dtype=np.float32) for matrix in matrices])
+
+    def _packed_vectors(self, texts: list[str]) -> list[TokenVectors]:
+        assert self._packed is not None
+        found: dict[int, TokenVectors] = {}
+        batches = self._packed.vectors(self._counter.encode(texts, special_tokens=True))
+        while True:
+            with self._lock:
+                batch = next(batches, None)
+            if batch is None:
+                return [found[number] for number in range(len(texts))]
+            found[batch[0]] = batch[1]
+
+    def _checked(self, vectors: list[TokenVectors]) -> list[TokenVectors]:
         if not all(np.isfinite(matrix).all() for matrix in vectors):
             raise ModelUnavailable(
                 f"{self.info.name} gave a vector that is not a number: its files are damaged; fetch it again"

@@ -17,8 +17,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Encoding
 
 from rag.engines.local_models import LocalModel, bf16_is_quick, content_revision, find_model
+from rag.engines.packed_models import PackedPairs
 from rag.engines.token_counter import TokenCounter, longest_input_tokens, well_formed
 from rag.errors import BadInput, EngineFault, ModelUnavailable
 from rag.ports import Progress
@@ -61,6 +63,16 @@ class _Speed:
     def after(self, seconds: float, tokens: int) -> _Speed:
         fading = 0.5 ** (1 / 25)
         return _Speed(fading * self.seconds + seconds, fading * self.tokens + tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """A text that is read at once: a passage, or a piece of one."""
+
+    passage: str
+    text: str
+    encoding: Encoding
+    """Without special tokens."""
 
 
 class CrossEncoderReranker:
@@ -108,6 +120,7 @@ class CrossEncoderReranker:
             )
         self._max_tokens = _max_tokens(model, local.name, max_tokens)
         model.max_seq_length = self._max_tokens
+        self._packed = None if self._prompt else PackedPairs.of(model, self._counter)
         self._batch_passages = GPU_BATCH_PASSAGES if self.on_gpu else BATCH_PASSAGES
         self._precision = precision
         self._speed = _Speed()
@@ -283,28 +296,28 @@ class CrossEncoderReranker:
         passages_of: dict[str, list[int]] = {}
         for number, text in enumerate(texts):
             passages_of.setdefault(text, []).append(number)
-        lengths = dict(zip(passages_of, self._counter.count(list(passages_of)), strict=True))
         windows = [
-            (window, length if length <= room else min(room, WINDOW_TOKENS), text)
-            for text, length in lengths.items()
-            for window in ([text] if length <= room else self._windows(text, min(room, WINDOW_TOKENS)))
+            window
+            for text, encoding in zip(passages_of, self._counter.encode(list(passages_of)), strict=True)
+            for window in self._read_at_once(text, encoding, room)
         ]
-        windows.sort(key=lambda window: -window[1])
         unread = {text: 0 for text in passages_of}
-        for _, _, text in windows:
-            unread[text] += 1
+        for window in windows:
+            unread[window.passage] += 1
         best = np.full(len(texts), -math.inf)
         done = 0
         overhead = self._max_tokens - room
-        for start in range(0, len(windows), self._batch_passages):
-            batch = windows[start : start + self._batch_passages]
+        batches = self._scored(query, windows)
+        while True:
             with self._lock:
                 started = time.perf_counter()
-                batch_logits = self._predict([(query, window) for window, _, _ in batch])
-                self._speed = self._speed.after(
-                    time.perf_counter() - started, sum(length + overhead for _, length, _ in batch)
-                )
-            for (_, _, text), logit in zip(batch, batch_logits, strict=True):
+                batch = next(batches, None)
+                if batch is None:
+                    break
+                n_tokens = sum(len(windows[number].encoding) + overhead for number in batch[0])
+                self._speed = self._speed.after(time.perf_counter() - started, n_tokens)
+            for number, logit in zip(*batch, strict=True):
+                text = windows[number].passage
                 numbers = passages_of[text]
                 best[numbers] = np.maximum(best[numbers], logit)
                 unread[text] -= 1
@@ -313,11 +326,28 @@ class CrossEncoderReranker:
                 progress(done, len(texts))
         return [float(logit) for logit in best]
 
-    def _predict(self, pairs: list[tuple[str, str]]) -> NDArray[np.float64]:
-        """Logits of pairs, `(n_pairs,)`. Of two labels it is the second's logit minus the first's.
+    def _read_at_once(self, text: str, encoding: Encoding, room: int) -> list[_Window]:
+        """The passage itself if it fits, else its windows."""
+        if len(encoding) <= room:
+            return [_Window(text, text, encoding)]
+        pieces = list(self._windows(text, min(room, WINDOW_TOKENS)))
+        return [_Window(text, *piece) for piece in zip(pieces, self._counter.encode(pieces), strict=True)]
 
-        The softmax over two labels is the sigmoid of that difference.
-        """
+    def _scored(self, query: str, windows: Sequence[_Window]) -> Iterator[tuple[Sequence[int], NDArray[np.float64]]]:
+        """Batch by batch: numbers of windows with their logits. Longest first."""
+        if self._packed is not None:
+            [question] = self._counter.encode([query])
+            pairs = [self._packed.tokens(question, window.encoding) for window in windows]
+            for numbers, logits in self._packed.logits(pairs):
+                yield numbers, self._checked(logits)
+            return
+        longest_first = sorted(range(len(windows)), key=lambda number: -len(windows[number].encoding))
+        for start in range(0, len(windows), self._batch_passages):
+            batch = longest_first[start : start + self._batch_passages]
+            yield batch, self._predict([(query, windows[number].text) for number in batch])
+
+    def _predict(self, pairs: list[tuple[str, str]]) -> NDArray[np.float64]:
+        """Logits of pairs by the library, `(n_pairs,)`."""
         outputs = self._model.predict(
             pairs,
             prompt=self._prompt,
@@ -325,9 +355,14 @@ class CrossEncoderReranker:
             activation_fn=self._identity_function,
             show_progress_bar=False,
         )
-        logits = np.asarray(outputs, dtype=np.float64)
-        if logits.ndim == 2:
-            logits = logits[:, 1] - logits[:, 0]
+        return self._checked(np.asarray(outputs, dtype=np.float64).reshape(len(pairs), -1))
+
+    def _checked(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`(n_pairs, n_labels)` to `(n_pairs,)`. Of two labels it is the second's logit minus the first's.
+
+        The softmax over two labels is the sigmoid of that difference.
+        """
+        logits = logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]
         if not np.isfinite(logits).all():
             raise EngineFault(
                 f"{self._name} gave a logit that is not a number in {self._precision}: compute in float32, or fetch "

