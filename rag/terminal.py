@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from rag.export import pages_text, refusal_text, refused_part_text
+from rag.invisible import without_invisible
 from rag.types import Answer, RankedChunk, RerankerState, Result, Trace
+
+_CONTROLS = {code: None for code in (*range(9), *range(11, 32), *range(127, 160))}
+"""All but tab and line feed: an escape sequence could retitle, clear or fake what a terminal shows."""
 
 ROWS_SHOWN = 10
 """How many rows of the ranking a terminal shows; --json has all."""
@@ -112,3 +116,8 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
             progress.update(tasks[name], completed=done, total=total)
 
         yield show
+
+
+def escape(text: str) -> str:
+    """Text of a document, a person or an LLM as rich markup that is drawn as it stands, without control characters."""
+    return markup.escape(without_invisible(text.translate(_CONTROLS)))

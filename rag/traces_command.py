@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from rag.errors import BadInput
 from rag.json_lines import open_text, read_rows
 from rag.settings import load_settings
+from rag.terminal import escape
 from rag.trace_json import stored_as_json, stored_from_json
 from rag.types import Failure, Label, Result, StoredTrace, TraceSummary
 

@@ -17,7 +17,7 @@ from rag.settings import Settings
 from rag.types import StoredDocument
 from ui.ingestion import show_queue
 from ui.problems import show_problem
-from ui.words import as_markdown, count, page_list, readable
+from ui.words import as_cell, as_markdown, count, page_list, readable
 from ui.workspace import Workspace, open_workspace
 
 NAMES_IN_QUESTION = 10
@@ -105,8 +105,8 @@ def _document_list(workspace: Workspace) -> None:
 def document_table(stored: Sequence[StoredDocument]) -> pd.DataFrame:
     """The documents as a table, one row each, in the given order."""
     columns: dict[str, list[Any]] = {
-        "Title": [readable(item.document.title) for item in stored],
-        "File": [readable(item.document.source) for item in stored],
+        "Title": [as_cell(item.document.title) for item in stored],
+        "File": [as_cell(item.document.source) for item in stored],
         "Pages": [item.document.page_count for item in stored],
         "Chunks": [item.n_chunks for item in stored],
         "Added": pd.to_datetime([item.ingested_at or None for item in stored], utc=True, format="ISO8601").tolist(),

@@ -12,6 +12,7 @@ import re
 import unicodedata
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$~:^=&\"'])")
+_OPENS_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _CODE = re.compile(r"`([^`\n]+)`")
 _CODE_OR_ADDRESS = re.compile(r"(`[^`\n]+`|\b(?:https?://|www\.)[^\s`]*[^\s`.,;:!?)])")
 
@@ -36,6 +37,16 @@ def as_html(text: str) -> str:
     '&lt;b&gt;&quot;Terms&quot; &amp; more&lt;/b&gt;'
     """
     return html.escape(readable(text))
+
+
+def as_cell(text: str) -> str:
+    """The text for a cell of a table that can be saved as CSV: a spreadsheet takes none for a formula.
+
+    >>> as_cell("=HYPERLINK(A1)"), as_cell("Terms = conditions")
+    ("'=HYPERLINK(A1)", 'Terms = conditions')
+    """
+    line = readable(text)
+    return f"'{line}" if line.startswith(_OPENS_FORMULA) else line
 
 
 def sentence(text: str) -> str:
