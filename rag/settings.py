@@ -6,11 +6,13 @@ It validates single values. What engines follow from them is decided in `rag.wir
 from __future__ import annotations
 
 import re
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from rag.errors import BadInput
 from rag.types import QueryPolicy
@@ -22,6 +24,9 @@ PROMOTED = "promoted"
 
 DEFAULT_RERANKER = "BAAI/bge-reranker-v2-m3"
 DEFAULT_RERANKER_REVISION = "953dc6f6f85a1b2dbfca4c34a2796e7dde08d41e"
+
+SECRETS_FILE = Path(".streamlit/secrets.toml")
+"""Read as well, relative to the folder that the program is started in; the environment and `.env` win."""
 
 COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
@@ -43,6 +48,17 @@ class Settings(BaseSettings):
         None, validation_alias=AliasChoices("QDRANT_API_KEY", "RANK37_QDRANT_API_KEY")
     )
     qdrant_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    qdrant_shards: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Into how many parts a new collection is cut on a cluster; None: one a node. This and the four below are for
+    collections that are made from now on."""
+    qdrant_replicas: Annotated[int, Field(ge=1, le=100)] | None = None
+    """How many nodes hold each part; None: one."""
+    qdrant_write_consistency: Annotated[int, Field(ge=1, le=100)] | None = None
+    """How many nodes must have a write before it counts as done; None: one."""
+    qdrant_quantization: Literal["none", "scalar", "binary"] = "none"
+    """Short vectors in RAM for the first look, the full ones on disk for the second."""
+    qdrant_on_disk: bool = False
+    """Whether the server reads vectors and graph from disk instead of holding them in RAM."""
 
     embedder: str = EMBEDDED
     """`embedded` (all-MiniLM-L6-v2), or any sentence-transformers model by name or folder."""
@@ -148,6 +164,20 @@ class Settings(BaseSettings):
     file_time_limit_s: Annotated[float, Field(gt=0)] = 300.0
     """Longest time for reading one file; embedding is not counted."""
     file_memory_limit_mb: Annotated[int, Field(ge=256)] = 4096
+    ocr_page_limit_s: Annotated[float, Field(ge=0)] = 60.0
+    """Longest time for OCR of one page without text, beside the file's own limit; 0: no OCR."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then `.env`, then Streamlit's file of secrets."""
+        return init_settings, env_settings, dotenv_settings, _SecretsFile(settings_cls), file_secret_settings
 
     @field_validator("collection")
     @classmethod
@@ -172,6 +202,27 @@ class Settings(BaseSettings):
         )
 
 
+class _SecretsFile(EnvSettingsSource):
+    """The lines `NAME = value` at the head of the file of secrets, as if they were set in the environment."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        try:
+            text = SECRETS_FILE.read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except (OSError, ValueError) as error:
+            raise BadInput(
+                f"{SECRETS_FILE} can't be read ({type(error).__name__}): change its rights or write it anew"
+            ) from None
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            place = re.search(r"line \d+", str(error))  # the rest of the message can quote a secret
+            where = f" at {place[0]}" if place else ""
+            raise BadInput(f'{SECRETS_FILE} is no TOML{where}: write lines such as OPENAI_API_KEY = "..."') from None
+        return {name.lower(): str(value) for name, value in values.items() if not isinstance(value, dict | list)}
+
+
 def check_collection_name(name: str) -> str:
     """Return the name if it can be a folder and a Qdrant collection. Raises BadInput."""
     if not COLLECTION_NAME.fullmatch(name):
@@ -188,9 +239,15 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]  # pydantic validates
     except ValidationError as error:
         lines = [
-            f"setting {'.'.join(str(part) for part in issue['loc'])} = {issue.get('input')!r}: {issue['msg']}"
+            f"setting {'.'.join(str(part) for part in issue['loc'])}{_shown(issue)}: {issue['msg']}"
             for issue in error.errors()
         ]
         raise BadInput(
             "; ".join(lines) + " (set RANK37_<NAME> in the environment or .env; README lists them)"
         ) from None
+
+
+def _shown(issue: Mapping[str, Any]) -> str:
+    """The value that is wrong, unless it can hold a key or a password."""
+    name = "".join(str(part) for part in issue["loc"]).lower()
+    return "" if not name or re.search("key|url|secret|password|token$", name) else f" = {issue.get('input')!r}"

@@ -72,11 +72,18 @@ def open_index(settings: Settings, embedder: EmbedderIdentity) -> Index:
     """
     check_format(settings.data_dir)
     if settings.qdrant_url:
-        from rag.engines.qdrant_server import ServerIndex, connect
+        from rag.engines.qdrant_server import ServerIndex, ServerLayout, connect
 
         key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
         client = connect(settings.qdrant_url, key, settings.qdrant_timeout_s)
-        return _with_token_vectors(ServerIndex.open(client, settings.collection, embedder), settings)
+        layout = ServerLayout(
+            shards=settings.qdrant_shards,
+            replicas=settings.qdrant_replicas,
+            write_consistency=settings.qdrant_write_consistency,
+            quantization=settings.qdrant_quantization,
+            on_disk=settings.qdrant_on_disk,
+        )
+        return _with_token_vectors(ServerIndex.open(client, settings.collection, embedder, layout), settings)
     from rag.engines.qdrant_edge import EdgeIndex
 
     _check_index_is_there(settings)

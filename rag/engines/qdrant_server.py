@@ -11,8 +11,9 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from qdrant_client import QdrantClient, models
@@ -34,6 +35,8 @@ from rag.engines.qdrant_points import (
 from rag.errors import BadInput, CollectionError, EmbedderMismatch, IndexUnavailable, Rank37Error
 from rag.types import EmbedderIdentity, EngineInfo
 
+Quantization = Literal["none", "scalar", "binary"]
+
 
 def connect(url: str, api_key: str | None, timeout_s: float) -> QdrantClient:
     """A client for the server at `url`; nothing is sent yet. `timeout_s` is rounded up to whole seconds.
@@ -53,6 +56,33 @@ def connect(url: str, api_key: str | None, timeout_s: float) -> QdrantClient:
             raise BadInput(f"QDRANT_URL = {_public(url)!r} can't be used: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class ServerLayout:
+    """How a new collection lies on the server. A collection that exists keeps the layout that it was made with."""
+
+    shards: int | None = None
+    """Parts that the nodes of a cluster share out; None: the server's default, one a node."""
+    replicas: int | None = None
+    """Nodes that hold each part; None: the server's default, one."""
+    write_consistency: int | None = None
+    """Nodes that must have a write before it counts as done; None: the server's default, one."""
+    quantization: Quantization = "none"
+    """scalar: 8 bits a number in RAM; binary: 1 bit. The full vectors are then on disk, and rescore what was found."""
+    on_disk: bool = False
+    """Vectors, graph and sparse index are read from disk through the page cache instead of being held in RAM."""
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether search first looks at short vectors."""
+        return self.quantization != "none"
+
+
+OVERSAMPLING = 3.0
+"""How many times more candidates the quantized vectors give than are asked for; the full vectors choose among them.
+
+Source: https://qdrant.tech/documentation/guides/quantization/#searching-with-quantization"""
+
+
 def drop(client: QdrantClient, collections: Sequence[str]) -> None:
     """Delete collections, those that are there, and close the client. Raises IndexUnavailable."""
     try:
@@ -69,15 +99,21 @@ class ServerIndex(QdrantIndex):
     """The port `Index` on a Qdrant server."""
 
     @classmethod
-    def open(cls, client: QdrantClient, collection: str, embedder: EmbedderIdentity) -> Self:
-        """Open the collection, or make a new one. `close` closes the client.
+    def open(
+        cls,
+        client: QdrantClient,
+        collection: str,
+        embedder: EmbedderIdentity,
+        layout: ServerLayout | None = None,
+    ) -> Self:
+        """Open the collection, or make a new one in that layout. `close` closes the client.
 
         Raises:
             IndexUnavailable: The server is down, slow, refuses the key or answers nonsense.
             EmbedderMismatch: Another embedder made the collection.
             CollectionError: The collection is another program's, or an incompatible version of this program made it.
         """
-        store = ServerStore(client, collection)
+        store = ServerStore(client, collection, layout)
         store.prepare(embedder)
         info = EngineInfo(
             role="index",
@@ -92,9 +128,10 @@ class ServerIndex(QdrantIndex):
 class ServerStore:
     """A `PointStore` over one collection of a `QdrantClient`."""
 
-    def __init__(self, client: QdrantClient, collection: str) -> None:
+    def __init__(self, client: QdrantClient, collection: str, layout: ServerLayout | None = None) -> None:
         self._client = client
         self._collection = collection
+        self._layout = layout or ServerLayout()
         self._closed = False
         options = client.init_options
         url = options["url"] or options["host"]
@@ -196,7 +233,11 @@ class ServerStore:
     ) -> list[Hit]:
         """As in `PointStore`."""
         condition = _server_filter(Selection(None, selection.within, selection.without))
-        prefetches = [models.Prefetch(query=dense, using=DENSE, limit=limit, filter=condition)]
+        rescoring = None
+        if self._layout.is_quantized:
+            quantization = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
+            rescoring = models.SearchParams(quantization=quantization)
+        prefetches = [models.Prefetch(query=dense, using=DENSE, limit=limit, filter=condition, params=rescoring)]
         if sparse is not None:
             terms = models.SparseVector(indices=sparse[0], values=sparse[1])
             prefetches.append(models.Prefetch(query=terms, using=SPARSE, limit=limit, filter=condition))
@@ -222,11 +263,7 @@ class ServerStore:
 
     def _create(self, dimension: int) -> None:
         try:
-            self._client.create_collection(
-                self._collection,
-                vectors_config={DENSE: models.VectorParams(size=dimension, distance=models.Distance.COSINE)},
-                sparse_vectors_config={SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)},
-            )
+            self._client.create_collection(self._collection, **_layout_options(self._layout, dimension))
         except UnexpectedResponse:
             # Another process was faster.
             if not self._client.collection_exists(self._collection):
@@ -272,6 +309,37 @@ class ServerStore:
         if "Connect" in reason or isinstance(source, OSError):
             return f"{server} can't be reached: start it (docker compose up), or check QDRANT_URL"
         return f"{server} didn't answer as a Qdrant server does ({reason}): check QDRANT_URL and the server's version"
+
+
+def _layout_options(layout: ServerLayout, dimension: int) -> dict[str, Any]:
+    """What `create_collection` takes. Quantized, the short vectors are held in RAM and the full ones are on disk."""
+    on_disk = layout.on_disk or None
+    quantization: Any = None
+    if layout.quantization == "scalar":
+        scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
+        quantization = models.ScalarQuantization(scalar=scalar)
+    elif layout.quantization == "binary":
+        quantization = models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
+    return {
+        "vectors_config": {
+            DENSE: models.VectorParams(
+                size=dimension,
+                distance=models.Distance.COSINE,
+                on_disk=True if layout.is_quantized else on_disk,
+                hnsw_config=models.HnswConfigDiff(on_disk=True) if layout.on_disk else None,
+                quantization_config=quantization,
+            )
+        },
+        "sparse_vectors_config": {
+            SPARSE: models.SparseVectorParams(
+                modifier=models.Modifier.IDF,
+                index=models.SparseIndexParams(on_disk=True) if layout.on_disk else None,
+            )
+        },
+        "shard_number": layout.shards,
+        "replication_factor": layout.replicas,
+        "write_consistency_factor": layout.write_consistency,
+    }
 
 
 def _server_point(point: NewPoint) -> models.PointStruct:

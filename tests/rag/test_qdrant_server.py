@@ -12,7 +12,7 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from rag.engines.qdrant_points import collection_point
-from rag.engines.qdrant_server import ServerIndex, ServerStore, connect
+from rag.engines.qdrant_server import OVERSAMPLING, ServerIndex, ServerLayout, ServerStore, connect
 from rag.errors import BadInput, CollectionError, IndexUnavailable
 from tests.contracts.test_index import RANDOM, ingest, recalled_texts
 
@@ -52,7 +52,7 @@ def faulty_server() -> Iterator[Callable[[Answer], str]]:
     def serve(answer: Answer) -> str:
         class Handler(BaseHTTPRequestHandler):
             def handle_any(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 answer(self)
 
             do_GET = do_PUT = do_POST = do_DELETE = handle_any
@@ -220,4 +220,84 @@ def test_another_programs_collection_is_left_alone() -> None:
     client.upsert("manuals", [models.PointStruct(id=1, vector={}, payload={"theirs": True})])
     with pytest.raises(CollectionError, match="no record of the embedder.*RANK37_COLLECTION"):
         ServerIndex.open(client, "manuals", RANDOM)
+    index.close()
+
+
+@pytest.mark.parametrize(
+    ("layout", "expected"),
+    [
+        (ServerLayout(), {}),
+        (
+            ServerLayout(shards=6, replicas=2, write_consistency=2),
+            {"shard_number": 6, "replication_factor": 2, "write_consistency_factor": 2},
+        ),
+        (
+            ServerLayout(quantization="scalar"),
+            {
+                "vectors.dense.on_disk": True,
+                "vectors.dense.quantization_config": {"scalar": {"type": "int8", "quantile": 0.99, "always_ram": True}},
+            },
+        ),
+        (
+            ServerLayout(quantization="binary", on_disk=True),
+            {
+                "vectors.dense.on_disk": True,
+                "vectors.dense.hnsw_config": {"on_disk": True},
+                "vectors.dense.quantization_config": {"binary": {"always_ram": True}},
+                "sparse_vectors.sparse.index": {"on_disk": True},
+            },
+        ),
+    ],
+)
+def test_a_new_collection_is_laid_out_as_the_settings_say(
+    faulty_server: Callable[[Answer], str], layout: ServerLayout, expected: dict[str, object]
+) -> None:
+    asked: list[dict[str, object]] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        if request.command == "PUT":
+            asked.append(json.loads(request.body))  # type: ignore[attr-defined]  # the fixture's own
+            return status(507, "no more room")(request)  # the making is all that is looked at
+        return status(200, json.dumps({"result": {"exists": False}, "status": "ok", "time": 0.0}))(request)
+
+    client = connect(faulty_server(answer), None, 2)
+    with pytest.raises(IndexUnavailable, match="507"):
+        ServerIndex.open(client, "manuals", RANDOM, layout)
+    client.close()
+    [body] = asked
+    plain = {
+        "vectors.dense.size": RANDOM.dimension,
+        "vectors.dense.distance": "Cosine",
+        "sparse_vectors.sparse.modifier": "idf",
+    }
+    assert flat(body, depth=2) == plain | expected
+
+
+def flat(value: dict[str, object], *, depth: int, name: str = "") -> dict[str, object]:
+    """The leaves of nested dictionaries by their dotted names, down to a depth."""
+    leaves: dict[str, object] = {}
+    for key, inner in value.items():
+        dotted = f"{name}.{key}" if name else key
+        if isinstance(inner, dict) and depth > 0:
+            leaves |= flat(inner, depth=depth - 1, name=dotted)
+        else:
+            leaves[dotted] = inner
+    return leaves
+
+
+def test_quantized_search_rescores_with_the_full_vectors() -> None:
+    client = QdrantClient(":memory:")
+    index = ServerIndex.open(client, "manuals", RANDOM, ServerLayout(quantization="scalar"))
+    asked: list[models.SearchParams | None] = []
+    query_points = client.query_points
+
+    def watched(*arguments: object, **options: object) -> object:
+        asked.extend(prefetch.params for prefetch in options["prefetch"])  # type: ignore[attr-defined]
+        return query_points(*arguments, **options)  # type: ignore[arg-type]
+
+    client.query_points = watched  # type: ignore[method-assign,assignment]
+    ingest(index, "a", ["the valve is closed", "the pump is open"])
+    assert recalled_texts(index, "the valve is closed")[0] == "the valve is closed"
+    assert asked[0] is not None
+    assert asked[0].quantization == models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
     index.close()
