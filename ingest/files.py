@@ -1,6 +1,6 @@
-"""Files on disk: find PDFs, name them safely, identify them by content, write so that a crash loses nothing.
+"""Files on disk: find documents, name them safely, identify them by content, write so that a crash loses nothing.
 
-It never looks inside a PDF.
+It never looks inside a file: what kind it is says `ingest.kinds`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,35 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from rag.errors import FileRefused
+from rag.errors import FileRefused, RefusedReason
+from rag.types import DocumentKind
 
 DOCUMENT_ID = re.compile(r"[0-9a-f]{32}")
+
+SUFFIXES: dict[str, DocumentKind] = {
+    ".pdf": "pdf",
+    ".docx": "docx",
+    ".html": "html",
+    ".htm": "html",
+    ".xhtml": "html",
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".txt": "text",
+    ".text": "text",
+}
+"""How the files are called that are looked for in folders and offered by the upload page. What they are, their content
+says."""
+
+PDF_SUFFIXES = (".pdf",)
+
+KEPT_SUFFIXES: dict[DocumentKind, str] = {
+    "pdf": ".pdf",
+    "docx": ".docx",
+    "html": ".html",
+    "markdown": ".md",
+    "text": ".txt",
+}
+"""What the kept copy of a document's file is called after its id."""
 
 LONGEST_NAME = 255
 """Characters of a source name that are kept."""
@@ -50,29 +76,34 @@ def printable(path: Path) -> str:
     )
 
 
-def find_pdfs(paths: Iterable[Path]) -> Iterator[Path]:
-    """The files that the paths stand for: a folder gives every `*.pdf` below it, in any case, sorted by path.
+def find_documents(paths: Iterable[Path], suffixes: tuple[str, ...] = tuple(SUFFIXES)) -> Iterator[Path]:
+    """The files that the paths stand for: a folder gives every file below it of these names, in any case, by path.
 
     Links to folders are not followed. A path that does not exist, or a folder that can't be listed, is given as it is:
     ingesting it says why it can't be read.
     """
     for path in paths:
         if path.is_dir():
-            yield from sorted(_below(path))
+            yield from sorted(_below(path, suffixes))
         else:
             yield path
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def find_pdfs(paths: Iterable[Path]) -> Iterator[Path]:
+    """The same of PDFs alone."""
+    return find_documents(paths, PDF_SUFFIXES)
+
+
+def _below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
     unlisted: list[OSError] = []
     for parent, _folders, names in os.walk(folder, onerror=unlisted.append):
-        yield from (Path(parent, name) for name in names if name.lower().endswith(".pdf"))
+        yield from (Path(parent, name) for name in names if name.lower().endswith(suffixes))
     yield from (Path(error.filename) for error in unlisted if error.filename is not None)
 
 
 def content_id(path: Path, *, max_bytes: int) -> str:
     """The id of the document that these bytes are: 32 hexadecimal digits. Raises FileRefused."""
-    with open_pdf(path, max_bytes=max_bytes) as file:
+    with open_file(path, max_bytes=max_bytes) as file:
         return _read_all(file, path, max_bytes, lambda block: None)
 
 
@@ -81,14 +112,14 @@ def copy_with_id(path: Path, target: Path, *, max_bytes: int) -> str:
 
     Raises FileRefused where the source can't be read, and OSError where the target can't be written.
     """
-    with open_pdf(path, max_bytes=max_bytes) as file, target.open("wb") as copy:
+    with open_file(path, max_bytes=max_bytes) as file, target.open("wb") as copy:
         document_id = _read_all(file, path, max_bytes, copy.write)
         copy.flush()
         os.fsync(copy.fileno())
     return document_id
 
 
-def open_pdf(path: Path, *, max_bytes: int) -> BinaryIO:
+def open_file(path: Path, *, max_bytes: int) -> BinaryIO:
     """Open a regular file of 1 to `max_bytes` bytes. Raises FileRefused; it never waits for a pipe or device."""
     name = bare_name(path.name)
     try:
@@ -98,9 +129,10 @@ def open_pdf(path: Path, *, max_bytes: int) -> BinaryIO:
                 "unreadable", f"{name} is a folder that can't be listed: give its files, or change its rights"
             )
         if not stat.S_ISREG(status.st_mode):
-            raise FileRefused("unreadable", f"{name} is a pipe or device, not a file: give a PDF file")
+            raise FileRefused("unreadable", f"{name} is a pipe or device, not a file: give a file")
         if status.st_size == 0:
-            raise FileRefused("not_a_pdf", f"{name} is empty (0 bytes): nothing to read")
+            reason: RefusedReason = "not_a_pdf" if name.lower().endswith(PDF_SUFFIXES) else "no_text"
+            raise FileRefused(reason, f"{name} is empty (0 bytes): nothing to read")
         if status.st_size > max_bytes:
             raise _too_large(name, status.st_size, max_bytes)
         return path.open("rb")
@@ -108,6 +140,19 @@ def open_pdf(path: Path, *, max_bytes: int) -> BinaryIO:
         raise FileRefused("unreadable", f"{name} does not exist: check the path") from None
     except (OSError, ValueError) as error:
         raise _unreadable(name, error) from error
+
+
+def original_in(files_dir: Path, document_id: str) -> Path | None:
+    """The kept copy of a document's file, whatever its kind; None where there is none."""
+    kept = (files_dir / f"{document_id}{suffix}" for suffix in KEPT_SUFFIXES.values())
+    return next((path for path in kept if path.exists()), None)
+
+
+def originals_in(files_dir: Path) -> Iterator[Path]:
+    """The kept copies of all documents, in no particular order."""
+    for path in files_dir.iterdir() if files_dir.is_dir() else ():
+        if path.suffix in KEPT_SUFFIXES.values() and DOCUMENT_ID.fullmatch(path.stem):
+            yield path
 
 
 def write_durably(path: Path, data: bytes) -> None:

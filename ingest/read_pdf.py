@@ -1,7 +1,8 @@
 """A PDF file to a Document and Pages: pypdfium2 reads text and boxes, pypdf metadata, outline and what pdfium can't.
 
 It runs in the calling process, without any limit on time or memory: files from outside go through
-`ingest.reader_process`. It does no OCR.
+`ingest.reader_process`. It recognises no letters in pictures: where OCR is handed in, it asks that for the pages on
+which it finds no text.
 """
 
 from __future__ import annotations
@@ -16,54 +17,32 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import pypdf
 import pypdfium2
 import pypdfium2.raw as pdfium
 
-from ingest.chunk import Heading
 from ingest.hidden_text import Reason, Visibility, tell_unseen
+from ingest.kinds import PDF_HEADER_BYTES
 from ingest.layout import OutlineEntry, PageLayout, PrintedLine, PrintedWord, find_headings, lay_out
 from ingest.mend import is_cjk, mend_plain, mend_word, readability
+from ingest.ocr import DOTS_AN_INCH, HOW_TO_INSTALL, MOST_PIXELS, Picture
+from ingest.ocr import is_installed as ocr_is_installed
+from ingest.ocr_pages import KeptOcr
+from ingest.read_document import PAGE_CHARACTERS, ReadDocument, mend_line, title_of
 from rag.errors import FileRefused
 from rag.types import Box, Document, Page
 
 PDFIUM_LOCK = threading.RLock()
 """pdfium is not safe to call from two threads of one process: hold this around every use of it, rendering too."""
 
-HEADER_BYTES = 1024
-"""The header `%PDF` may stand this deep in a file, as Acrobat and both readers accept it."""
-
-PAGE_CHARACTERS = 500_000
-"""Most characters of one page; a dense page has about 8,000."""
-
 _MAX_OUTLINE_ENTRIES = 10_000
 _MILD_GARBLING = 0.03
 _LINE_HYPHEN = 0x02
 _BOLD_NAME = re.compile(rb"bold|black|heavy|semibold|demi", re.IGNORECASE)
-_JUNK_TITLE = re.compile(
-    r"(?:microsoft \w+ - .*|untitled.*|(?:no )?title|document\s?\d*|slide \d+|powerpoint presentation|presentation\d*"
-    r"|.*\.(?:docx?|rtf|odt|pages|tex|dvi|indd|qxd|pptx?|xlsx?|html?|pdf|tmp|txt|fm|p65|eps|ps|cdr|ai)|[\W\d_]*|.)",
-    re.IGNORECASE | re.DOTALL,
-)
 
 logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it warns of every oddity that it works around
-
-
-@dataclass(frozen=True, slots=True)
-class ReadDocument:
-    """All that was read of a file."""
-
-    document: Document
-    pages: tuple[Page, ...]
-    """Every page, in order; those without readable text are empty."""
-    headings: tuple[Heading, ...]
-    """In reading order."""
-    pages_without_text: tuple[int, ...]
-    """1-based numbers."""
-    warnings: tuple[str, ...]
-    """What a person should know, one sentence each."""
 
 
 def document_id(data: bytes) -> str:
@@ -78,7 +57,7 @@ def document_id(data: bytes) -> str:
 def check_is_pdf(path: Path, source: str) -> None:
     """Look for the header of a PDF, whatever the file is called. Raises FileRefused (not_a_pdf)."""
     with path.open("rb") as file:
-        head = file.read(HEADER_BYTES)
+        head = file.read(PDF_HEADER_BYTES)
     if b"%PDF" in head:
         return
     if not head:
@@ -88,22 +67,33 @@ def check_is_pdf(path: Path, source: str) -> None:
     elif head.startswith(b"PK\x03\x04"):
         kind = "it is a zip archive or an Office document: export it as PDF first"
     else:
-        kind = f"its first {HEADER_BYTES} bytes hold no %PDF header: export it as PDF first"
+        kind = f"its first {PDF_HEADER_BYTES} bytes hold no %PDF header: export it as PDF first"
     raise FileRefused("not_a_pdf", f"{source} is not a PDF: {kind}")
 
 
-def open_pdf(path: Path, *, source: str | None = None, max_pages: int | None = None) -> PdfFile:
+class PageOcr(Protocol):
+    """What reads a page that is a picture: `ingest.ocr.Ocr`, or one with a limit on its time."""
+
+    def read(self, number: int, picture: Picture, points_a_pixel: float) -> list[PrintedLine] | None:
+        """The lines of page `number`, boxes in points; None if it took too long."""
+        ...
+
+
+def open_pdf(
+    path: Path, *, source: str | None = None, max_pages: int | None = None, ocr: PageOcr | None = None
+) -> PdfFile:
     """Open a file for reading in this process; use it as a context manager.
 
     Args:
         path: The file.
         source: Its name as the person gave it; None: the name of `path`.
         max_pages: Refuse a longer file.
+        ocr: Reads pages without text; None: they stay without, unless they were read when the file was added.
 
     Raises:
         FileRefused: not_a_pdf, needs_password, damaged or too_many_pages.
     """
-    return PdfFile(path, source or path.name, max_pages)
+    return PdfFile(path, source or path.name, max_pages, ocr)
 
 
 def read_pdf(
@@ -113,9 +103,10 @@ def read_pdf(
     max_pages: int | None = None,
     words: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    ocr: PageOcr | None = None,
 ) -> ReadDocument:
     """Read a whole file in this process. Raises FileRefused."""
-    with open_pdf(path, source=source, max_pages=max_pages) as pdf:
+    with open_pdf(path, source=source, max_pages=max_pages, ocr=ocr) as pdf:
         pages = []
         for page in pdf.pages(words=words):
             pages.append(page)
@@ -129,8 +120,8 @@ class PdfFile:
 
     document: Document
 
-    def __init__(self, path: Path, source: str, max_pages: int | None = None) -> None:
-        self._path, self._source = path, source
+    def __init__(self, path: Path, source: str, max_pages: int | None = None, ocr: PageOcr | None = None) -> None:
+        self._path, self._source, self._ocr = path, source, ocr
         check_is_pdf(path, source)
         self._layouts: list[tuple[int, PageLayout]] = []
         self._without_text: list[int] = []
@@ -140,6 +131,8 @@ class PdfFile:
         self._partly: list[int] = []
         self._second_reader: list[int] = []
         self._unseen: dict[int, Counter[Reason]] = {}
+        self._by_ocr: list[int] = []
+        self._ocr_too_slow: list[int] = []
         self._pypdf: pypdf.PdfReader | None = None
         self._pypdf_failed = False
         with PDFIUM_LOCK:
@@ -155,6 +148,7 @@ class PdfFile:
                 with path.open("rb") as file:
                     identity = hashlib.file_digest(file, "sha256").hexdigest()[:32]
                 self.document = Document(identity, self._title(), source, page_count)
+                self._kept_ocr = KeptOcr(path, identity)
             except BaseException:
                 self.close()
                 raise
@@ -185,12 +179,13 @@ class PdfFile:
 
         Args:
             number: 1-based.
-            words: Whether to give word boxes, too. The text is the same either way.
+            words: Whether to give word boxes, too. The text is the same either way. A page read by OCR has them always.
         """
         with PDFIUM_LOCK:
             layout, width, height = self._read(number)
         self._layouts.append((number, layout))
-        return Page(self.document.id, number, layout.text, layout.words if words else (), width, height)
+        boxes = layout.words if words or number in self._by_ocr else ()
+        return Page(self.document.id, number, layout.text, boxes, width, height)
 
     def finish(self, pages: list[Page]) -> ReadDocument:
         """What was found, once all pages are read. Raises FileRefused (damaged, no_text_layer)."""
@@ -212,27 +207,45 @@ class PdfFile:
             warnings.append(
                 f"text of {_name_pages(self._second_reader)} comes from the second reader: no boxes to highlight"
             )
+        if self._by_ocr:
+            has = "was" if len(self._by_ocr) == 1 else "were"
+            warnings.append(
+                f"{_name_pages(self._by_ocr)} {has} read from a picture by OCR: compare figures and names with the page"
+            )
         if unseen := tell_unseen(self._unseen, _name_pages):
             warnings.append(unseen)
         if self._is_dynamic_form():
             warnings.append("it is an XFA form: only the placeholder page that viewers show is read; print it to a PDF")
         headings = find_headings(sorted(self._layouts, key=lambda item: item[0]), self._outline())
         return ReadDocument(
-            self.document, tuple(pages), tuple(headings), tuple(sorted(self._without_text)), tuple(warnings)
+            self.document,
+            tuple(pages),
+            tuple(headings),
+            tuple(sorted(self._without_text)),
+            tuple(warnings),
+            ocr_pages=tuple(sorted(self._by_ocr)),
         )
 
     def _tell_missing_text(self) -> str:
         parts = []
-        explained = {*self._garbled, *self._unreadable, *self._blank}
+        explained = {*self._garbled, *self._unreadable, *self._blank, *self._ocr_too_slow}
         plain = [number for number in self._without_text if number not in explained]
+        garbled = [number for number in self._garbled if number not in self._ocr_too_slow]
         if plain:
             has = "has" if len(plain) == 1 else "have"
-            parts.append(f"{_name_pages(plain)} {has} no text layer: run OCR (such as ocrmypdf) and add the file again")
-        if self._garbled:
-            has = "has" if len(self._garbled) == 1 else "have"
+            remedy = ", and OCR found no text there" if self._ocr else f": {_ocr_remedy('run OCR (such as ocrmypdf)')}"
+            parts.append(f"{_name_pages(plain)} {has} no text layer{remedy}")
+        if garbled:
+            has = "has" if len(garbled) == 1 else "have"
+            forced = _ocr_remedy("run OCR that replaces the text (such as ocrmypdf --force-ocr)")
+            remedy = ", and OCR found no text there" if self._ocr else f": {forced}"
             parts.append(
-                f"{_name_pages(self._garbled)} {has} a garbled text layer (a font without a usable Unicode map): run "
-                "OCR that replaces the text (such as ocrmypdf --force-ocr) and add the file again"
+                f"{_name_pages(garbled)} {has} a garbled text layer (a font without a usable Unicode map){remedy}"
+            )
+        if self._ocr_too_slow:
+            parts.append(
+                f"OCR of {_name_pages(self._ocr_too_slow)} took too long: raise RANK37_OCR_PAGE_LIMIT_S and add the "
+                "file again"
             )
         if self._blank:
             parts.append(f"{_name_pages(self._blank)} {'is' if len(self._blank) == 1 else 'are'} blank")
@@ -294,11 +307,7 @@ class PdfFile:
         if self._pdfium is not None:
             with suppress(Exception):
                 titles.append(self._pdfium.get_metadata_value("Title"))
-        stem = Path(self._source).stem
-        for title in titles:
-            if isinstance(title, str) and (mended := _mend_line(title)) and not _JUNK_TITLE.fullmatch(mended):
-                return mended
-        return _mend_line(stem) or stem or "PDF"
+        return title_of(titles, self._source)
 
     def _outline(self) -> list[OutlineEntry]:
         entries: list[OutlineEntry] = []
@@ -315,7 +324,7 @@ class PdfFile:
                     continue
                 with suppress(Exception):  # one broken bookmark spoils no other
                     index = reader.get_destination_page_number(item)
-                    title = _mend_line(str(item.title))
+                    title = mend_line(str(item.title))
                     if index is None or index < 0 or not title:
                         continue
                     top = item.top
@@ -359,8 +368,14 @@ class PdfFile:
                     self._second_reader.append(number)
                 elif judged.garbled:
                     garbled = True
+        by_ocr = None
         if garbled or not _has_text(layout.text):
             layout = PageLayout("", (), ())
+            by_ocr = self._read_by_ocr(number) if readable and not is_blank else None
+        if by_ocr is not None:
+            self._by_ocr.append(number)
+            layout = by_ocr
+        elif not layout.text:
             self._without_text.append(number)
             if not readable:
                 self._unreadable.append(number)
@@ -371,6 +386,27 @@ class PdfFile:
         elif bad_share > _MILD_GARBLING:
             self._partly.append(number)
         return layout, width, height
+
+    def _read_by_ocr(self, number: int) -> PageLayout | None:
+        """The page as OCR sees it, now or when the file was added; None where it sees no text."""
+        if (kept := self._kept_ocr.page(number)) is not None:
+            return PageLayout(kept.text, kept.words, ())
+        if self._ocr is None or self._pdfium is None:
+            return None
+        try:
+            page = self._pdfium[number - 1]
+            width, height = page.get_size()
+            scale = min(DOTS_AN_INCH / 72, (MOST_PIXELS / max(1.0, width * height)) ** 0.5)
+            picture = page.render(scale=scale).to_numpy()[:, :, :3]
+            page.close()
+        except pypdfium2.PdfiumError:
+            return None
+        lines = self._ocr.read(number, picture, 1 / scale)
+        if lines is None:
+            self._ocr_too_slow.append(number)
+            return None
+        layout = lay_out(lines)
+        return layout if _has_text(layout.text) else None
 
     def _read_with_pypdf(self, number: int) -> str | None:
         """The raw text of a page; None where it can't be read. A page without fonts, such as a scan, isn't parsed."""
@@ -401,8 +437,11 @@ def _has_text(text: str) -> bool:
     return any(character.isalnum() for character in text)
 
 
-def _mend_line(text: str) -> str:
-    return " ".join(word for word in map(mend_word, text.split()) if word)
+def _ocr_remedy(otherwise: str) -> str:
+    """What to do about a page without text where no OCR was run."""
+    if ocr_is_installed():
+        return f"{otherwise} and add the file again"
+    return f"{HOW_TO_INSTALL}, or {otherwise}"
 
 
 def _name_pages(numbers: list[int]) -> str:

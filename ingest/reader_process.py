@@ -1,7 +1,8 @@
-"""Reads a PDF in a process of its own, which a crash, a loop or a bomb can end without ending anything else.
+"""Reads a file in a process of its own, which a crash, a loop or a bomb can end without ending anything else.
 
 `python -m ingest.reader_process` is the child: it writes one JSON object a line, never anything that the parent would
-have to trust. This module interprets nothing of the PDF itself: that is `ingest.read_pdf`.
+have to trust. This module interprets nothing of the file itself: which kind it is says `ingest.kinds`, and a kind is
+read by `ingest.read_<kind>`.
 """
 
 from __future__ import annotations
@@ -16,20 +17,26 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from ingest.chunk import Heading
-from ingest.read_pdf import PAGE_CHARACTERS, ReadDocument, check_is_pdf, open_pdf
+from ingest.kinds import kind_of
+from ingest.layout import PrintedLine
+from ingest.ocr import Ocr, Picture
+from ingest.ocr import is_installed as ocr_is_installed
+from ingest.read_document import PAGE_CHARACTERS, ReadDocument
 from rag.errors import FileRefused
-from rag.types import Box, Document, Page, Word
+from rag.types import Box, Document, DocumentKind, Page, Word
 
 OUTPUT_LIMIT_BYTES = 512 * 2**20
 """Most that a child may write about one file."""
 
 _POLL_S = 0.1
+_OCR_GRACE_S = 30.0
+"""Beyond the limit that the child itself keeps for a page: for loading the models, and for native code."""
 _MAX_LINE_BYTES = 64 * PAGE_CHARACTERS
 
 
@@ -43,6 +50,8 @@ class ReadLimits:
     """Wall clock, from the start of the child."""
     memory_limit_bytes: int = 4096 * 2**20
     """Address space of the child, where the platform can limit it (Linux; macOS and Windows can't)."""
+    ocr_page_limit_s: float = 60.0
+    """Longest time for OCR of one page, which is not counted in `time_limit_s`; 0: no OCR."""
 
 
 def read_document(
@@ -54,7 +63,7 @@ def read_document(
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> ReadDocument:
-    """Read a PDF in a separate process.
+    """Read a file of any kind in a separate process.
 
     Args:
         path: The file.
@@ -69,8 +78,7 @@ def read_document(
     """
     try:
         size = path.stat().st_size
-        if size <= limits.max_file_bytes:
-            check_is_pdf(path, source)
+        path.open("rb").close()
     except OSError as error:
         raise FileRefused("unreadable", f"{source} can't be opened: {error.strerror}") from None
     if size > limits.max_file_bytes:
@@ -91,6 +99,7 @@ def _start_child(path: Path, source: str, limits: ReadLimits, words: bool) -> su
         "ingest.reader_process",
         *("--source", source, "--max-pages", str(limits.max_pages)),
         *("--memory-limit-bytes", str(limits.memory_limit_bytes), "--time-limit-s", str(limits.time_limit_s)),
+        *("--ocr-page-limit-s", str(limits.ocr_page_limit_s)),
         *(["--words"] if words else []),
         *("--", str(path.resolve())),
     )
@@ -127,10 +136,12 @@ def _collect(
     cancelled: Callable[[], bool],
 ) -> ReadDocument:
     document: Document | None = None
+    kind: DocumentKind = "pdf"
     pages: list[Page] = []
     n_bytes = 0
     memory = _MemoryWatch(child.pid)
-    for line in _lines_until(child, source, limits.time_limit_s, cancelled, memory):
+    clock = _Clock(limits.time_limit_s)
+    for line in _lines_until(child, source, clock, cancelled, memory):
         n_bytes += len(line)
         if n_bytes > OUTPUT_LIMIT_BYTES or len(line) >= _MAX_LINE_BYTES:
             raise FileRefused(
@@ -145,14 +156,25 @@ def _collect(
         match message["kind"]:
             case "document":
                 document = Document(message["id"], message["title"], source, message["page_count"])
+                kind = message["file_kind"]
+            case "ocr" if document is not None and message["page"] == len(pages) + 1:
+                clock.begin_page(limits.ocr_page_limit_s + _OCR_GRACE_S)
             case "page" if document is not None:
+                clock.end_page()
                 pages.append(_page(document, message))
                 if progress:
                     progress(len(pages), document.page_count)
             case "end" if document is not None:
                 headings = tuple(Heading(page, start, text) for page, start, text in message["headings"])
-                without_text, warnings = tuple(message["pages_without_text"]), tuple(message["warnings"])
-                return ReadDocument(document, tuple(pages), headings, without_text, warnings)
+                return ReadDocument(
+                    document,
+                    tuple(pages),
+                    headings,
+                    tuple(message["pages_without_text"]),
+                    tuple(message["warnings"]),
+                    kind,
+                    tuple(message["ocr_pages"]),
+                )
             case "refused":
                 raise FileRefused(message["reason"], message["message"])
     with suppress(subprocess.TimeoutExpired):
@@ -171,7 +193,7 @@ def _page(document: Document, message: dict[str, Any]) -> Page:
 def _lines_until(
     child: subprocess.Popen[bytes],
     source: str,
-    time_limit_s: float,
+    clock: _Clock,
     cancelled: Callable[[], bool],
     memory: _MemoryWatch,
 ) -> Iterator[bytes]:
@@ -193,17 +215,17 @@ def _lines_until(
 
     assert child.stdout is not None
     threading.Thread(target=pump, args=(child.stdout,), name="reader-output", daemon=True).start()
-    deadline = time.monotonic() + time_limit_s
     try:
         while True:
             if cancelled():
                 raise FileRefused("cancelled", f"{source} was cancelled")
             memory.look()
-            left = deadline - time.monotonic()
+            left = clock.left_s()
             if left <= 0:
                 raise FileRefused(
                     "time_limit",
-                    f"{source} was not read within {time_limit_s:g} s: split it, or raise RANK37_FILE_TIME_LIMIT_S",
+                    f"{source} was not read within {clock.time_limit_s:g} s: split it, or raise "
+                    "RANK37_FILE_TIME_LIMIT_S",
                 )
             with suppress(queue.Empty):
                 line = lines.get(timeout=min(_POLL_S, left))
@@ -212,6 +234,28 @@ def _lines_until(
                 yield line
     finally:
         stop.set()
+
+
+class _Clock:
+    """The time that a file has left. It stands still while a page is read by OCR, which has a limit of its own."""
+
+    def __init__(self, time_limit_s: float) -> None:
+        self.time_limit_s = time_limit_s
+        self._deadline = time.monotonic() + time_limit_s
+        self._kept_s: float | None = None
+
+    def left_s(self) -> float:
+        return self._deadline - time.monotonic()
+
+    def begin_page(self, limit_s: float) -> None:
+        if self._kept_s is None:
+            self._kept_s = self.left_s()
+            self._deadline = time.monotonic() + limit_s
+
+    def end_page(self) -> None:
+        if self._kept_s is not None:
+            self._deadline = time.monotonic() + self._kept_s
+            self._kept_s = None
 
 
 class _MemoryWatch:
@@ -242,7 +286,7 @@ def explain_death(code: int | None, source: str, where: str, peak_bytes: int, me
             "RANK37_FILE_MEMORY_LIMIT_MB",
         )
     return FileRefused(
-        "unreadable", f"{source}: the PDF parser crashed {where} (exit {code}): open and save it with another program"
+        "unreadable", f"{source}: its reader crashed {where} (exit {code}): open and save it with another program"
     )
 
 
@@ -264,35 +308,18 @@ def main() -> None:
     parser.add_argument("--max-pages", type=int, required=True)
     parser.add_argument("--memory-limit-bytes", type=int, required=True)
     parser.add_argument("--time-limit-s", type=float, required=True)
+    parser.add_argument("--ocr-page-limit-s", type=float, default=0.0)
     parser.add_argument("--words", action="store_true")
     parser.add_argument("path", type=Path)
     options = parser.parse_args()
     limit_self(options.memory_limit_bytes, options.time_limit_s)
-    output = sys.stdout.buffer
-
-    def tell(kind: str, **fields: object) -> None:
-        # ensure_ascii also carries a lone surrogate, which UTF-8 could not
-        output.write(json.dumps({"kind": kind, **fields}).encode() + b"\n")
-        output.flush()
-
+    tell = _Teller(options.words)
     try:
-        with open_pdf(options.path, source=options.source, max_pages=options.max_pages) as pdf:
-            document = pdf.document
-            tell("document", id=document.id, title=document.title, page_count=document.page_count)
-            for page in pdf.pages(words=options.words):
-                boxes = [
-                    [word.start, word.end]
-                    + [round(edge, 2) for edge in (word.box.left, word.box.top, word.box.right, word.box.bottom)]
-                    for word in page.words
-                ]
-                tell("page", number=page.number, text=page.text, words=boxes, width=page.width, height=page.height)
-            found = pdf.finish([])
-            tell(
-                "end",
-                headings=[[heading.page, heading.start, heading.text] for heading in found.headings],
-                pages_without_text=found.pages_without_text,
-                warnings=found.warnings,
-            )
+        kind = kind_of(options.path, options.source)
+        if kind == "pdf":
+            _read_pdf(options.path, options.source, options.max_pages, options.ocr_page_limit_s, tell)
+        else:
+            tell.all_of(_reader_of(kind)(options.path, source=options.source, max_pages=options.max_pages))
     except FileRefused as refusal:
         tell("refused", reason=refusal.reason, message=str(refusal))
     except BrokenPipeError:
@@ -305,8 +332,133 @@ def main() -> None:
             reason="unreadable",
             message=f"{options.source} can't be read ({type(error).__name__}): open and save it with another program",
         )
-    output.flush()
     os._exit(0)  # pdfium's own clean-up can crash on a file that was read well
+
+
+def _reader_of(kind: DocumentKind) -> Callable[..., ReadDocument]:
+    """What reads a kind in this process. Only that reader's libraries are loaded."""
+    match kind:
+        case "docx":
+            from ingest.read_docx import read_docx
+
+            return read_docx
+        case "html":
+            from ingest.read_html import read_html
+
+            return read_html
+        case "markdown":
+            from ingest.read_markdown import read_markdown
+
+            return read_markdown
+        case _:
+            from ingest.read_text import read_text
+
+            return read_text
+
+
+def _read_pdf(path: Path, source: str, max_pages: int, ocr_page_limit_s: float, tell: _Teller) -> None:
+    """Tell a PDF page by page: it is the one kind that can take long."""
+    from ingest.read_pdf import open_pdf
+
+    ocr = _LimitedOcr(ocr_page_limit_s, tell) if ocr_page_limit_s > 0 and ocr_is_installed() else None
+    with open_pdf(path, source=source, max_pages=max_pages, ocr=ocr) as pdf:
+        tell.document(pdf.document, "pdf")
+        for page in pdf.pages(words=tell.words):
+            tell.page(page)
+        tell.end(pdf.finish([]))
+
+
+class _Teller:
+    """Writes what was read to the parent."""
+
+    def __init__(self, words: bool) -> None:
+        self.words = words
+        self._output = sys.stdout.buffer
+
+    def __call__(self, kind: str, **fields: object) -> None:
+        # ensure_ascii also carries a lone surrogate, which UTF-8 could not
+        self._output.write(json.dumps({"kind": kind, **fields}).encode() + b"\n")
+        self._output.flush()
+
+    def document(self, document: Document, kind: DocumentKind) -> None:
+        self("document", id=document.id, title=document.title, page_count=document.page_count, file_kind=kind)
+
+    def page(self, page: Page) -> None:
+        boxes = [
+            [word.start, word.end]
+            + [round(edge, 2) for edge in (word.box.left, word.box.top, word.box.right, word.box.bottom)]
+            for word in page.words
+        ]
+        self("page", number=page.number, text=page.text, words=boxes, width=page.width, height=page.height)
+
+    def end(self, found: ReadDocument) -> None:
+        self(
+            "end",
+            headings=[[heading.page, heading.start, heading.text] for heading in found.headings],
+            pages_without_text=found.pages_without_text,
+            warnings=found.warnings,
+            ocr_pages=found.ocr_pages,
+        )
+
+    def all_of(self, found: ReadDocument) -> None:
+        self.document(found.document, found.kind)
+        for page in found.pages:
+            self.page(page)
+        self.end(found)
+
+
+class _TooSlow(Exception):
+    """OCR of a page has used up its time."""
+
+
+class _LimitedOcr:
+    """OCR that gives a page up after its time, and tells the parent to wait meanwhile."""
+
+    def __init__(self, page_limit_s: float, tell: _Teller) -> None:
+        self._page_limit_s = page_limit_s
+        self._tell = tell
+        self._ocr = Ocr()
+        with suppress(AttributeError, OSError):
+            os.nice(10)  # questions come first
+
+    def read(self, number: int, picture: Picture, points_a_pixel: float) -> list[PrintedLine] | None:
+        """See `ingest.read_pdf.PageOcr`."""
+        self._tell("ocr", page=number)
+        left_s = _pause_own_limit(self._page_limit_s + _OCR_GRACE_S)
+        try:
+            with _time_limit(self._page_limit_s):
+                return self._ocr.read(number, picture, points_a_pixel)
+        except _TooSlow:
+            return None
+        finally:
+            _pause_own_limit(left_s)
+
+
+def _pause_own_limit(seconds: float) -> float:
+    """End this process after so many seconds instead; returns how many it had left."""
+    if not hasattr(signal, "setitimer"):
+        return 0.0
+    return signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.1))[0]
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise _TooSlow within the block once the time has passed and Python has the word, where signals can."""
+    if not hasattr(signal, "SIGUSR1"):
+        yield
+        return
+
+    def strike(_signal: int, _frame: object) -> None:
+        raise _TooSlow
+
+    signal.signal(signal.SIGUSR1, strike)
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def limit_self(memory_limit_bytes: int, time_limit_s: float) -> None:

@@ -1,6 +1,6 @@
-"""Chunks to the index: one PDF file in, one `FileOutcome` out; ingesting again adds nothing, a stopped run continues.
+"""Chunks to the index: one file in, one `FileOutcome` out; ingesting again adds nothing, a stopped run continues.
 
-It neither reads PDFs (`ingest.reader_process`) nor cuts chunks (`ingest.chunk`), and keeps no state of its own: what
+It neither reads files (`ingest.reader_process`) nor cuts chunks (`ingest.chunk`), and keeps no state of its own: what
 was done is what the index holds.
 
 The order of the steps is what makes `kill -9` harmless. The record comes first (state `ingesting`), then the copy of
@@ -27,19 +27,22 @@ from uuid import uuid4
 from ingest.chunk import chunk_document
 from ingest.files import (
     DOCUMENT_ID,
+    KEPT_SUFFIXES,
     bare_name,
     content_id,
     copy_with_id,
     move_durably,
+    original_in,
     printable,
     write_durably,
 )
-from ingest.read_pdf import ReadDocument
+from ingest.ocr_pages import keep_ocr_pages, ocr_file
+from ingest.read_document import ReadDocument
 from ingest.reader_process import ReadLimits, read_document
 from rag.errors import BadInput, CollectionError, EmbedderMismatch, FileRefused, Rank37Error, RefusedReason
 from rag.ports import Embedder, Index, Progress
 from rag.settings import Settings
-from rag.types import Chunk, StoredDocument
+from rag.types import Chunk, DocumentKind, StoredDocument
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +99,7 @@ def names_folder(files_dir: Path) -> Path:
 
 
 class Ingester:
-    """Brings PDF files into one collection, one at a time. Safe to call from several threads.
+    """Brings files into one collection, one at a time. Safe to call from several threads.
 
     Raises EmbedderMismatch if the collection was made with another embedder, BadInput if the chunk sizes can't be.
     """
@@ -142,6 +145,7 @@ class Ingester:
             max_pages=settings.max_pages,
             time_limit_s=settings.file_time_limit_s,
             memory_limit_bytes=settings.file_memory_limit_mb * 2**20,
+            ocr_page_limit_s=settings.ocr_page_limit_s,
         )
         return cls(
             embedder,
@@ -163,10 +167,16 @@ class Ingester:
         return self._index
 
     def original(self, document_id: str) -> Path:
-        """Where the copy of a document's file is kept. Raises BadInput for what is no document id."""
+        """Where the copy of a document's file is kept; its extension tells the kind.
+
+        Raises BadInput for what is no document id.
+        """
         if not DOCUMENT_ID.fullmatch(document_id):
             raise BadInput(f"{document_id!r} is no document id: 32 hexadecimal digits are expected")
-        return self._files_dir / f"{document_id}.pdf"
+        return original_in(self._files_dir, document_id) or self._new_original(document_id, "pdf")
+
+    def _new_original(self, document_id: str, kind: DocumentKind) -> Path:
+        return self._files_dir / f"{document_id}{KEPT_SUFFIXES[kind]}"
 
     def ingest(
         self,
@@ -233,11 +243,17 @@ class Ingester:
                     pages_without_text=tuple(read.pages_without_text),
                     warnings=tuple(read.warnings),
                     ingested_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                    kind=read.kind,
+                    size_bytes=part.stat().st_size,
+                    ocr_pages=read.ocr_pages,
                 )
                 self._index.begin_document(stored)
                 begun = True
                 with _storage_errors(self._files_dir):
-                    move_durably(part, self.original(document_id))
+                    original = self._new_original(document_id, read.kind)
+                    if read.ocr_pages:
+                        keep_ocr_pages(original, [read.pages[number - 1] for number in read.ocr_pages])
+                    move_durably(part, original)
                     self._note_name(document_id, name)
                 self._write(document_id, chunks, report)
                 report("write", 0, len(chunks))
@@ -260,7 +276,7 @@ class Ingester:
         if not self.original(document.id).exists():
             with self._part() as part, _storage_errors(self._files_dir):
                 if copy_with_id(path, part, max_bytes=self._limits.max_file_bytes) == document.id:
-                    move_durably(part, self.original(document.id))
+                    move_durably(part, self._new_original(document.id, existing.kind))
         if name == document.source:
             return _outcome(existing, "unchanged", "already in the collection, nothing to do")
         message = f"the same content is already in the collection as {document.source!r}"
@@ -299,7 +315,8 @@ class Ingester:
                 "damaged", f"{name} can't be read: unforeseen {type(error).__name__} ({error}), the log has the details"
             ) from error
         if not chunks:
-            raise FileRefused("no_text_layer", f"{name} has no readable text: run OCR on it first")
+            reason: RefusedReason = "no_text_layer" if read.kind == "pdf" else "no_text"
+            raise FileRefused(reason, f"{name} has no readable text")
         report("chunk", len(chunks), len(chunks))
         return read, chunks
 
@@ -376,7 +393,9 @@ class Ingester:
         return self._files_dir / f".{document_id}.leaving"
 
     def _forget_original(self, document_id: str) -> None:
-        self.original(document_id).unlink(missing_ok=True)
+        original = self.original(document_id)
+        ocr_file(original).unlink(missing_ok=True)
+        original.unlink(missing_ok=True)
         self._name_file(document_id).unlink(missing_ok=True)
         self._leaving(document_id).unlink(missing_ok=True)
 

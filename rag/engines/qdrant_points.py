@@ -465,6 +465,9 @@ def document_point(stored: StoredDocument) -> NewPoint:
         "warnings": list(stored.warnings),
         "ingested_at": stored.ingested_at,
         "seconds": stored.seconds,
+        "file_kind": stored.kind,
+        "size_bytes": stored.size_bytes,
+        "ocr_pages": list(stored.ocr_pages),
     }
     return NewPoint(record_id(document.id), payload)
 
@@ -485,6 +488,9 @@ def document_of(payload: Mapping[str, Any]) -> StoredDocument:
             warnings=tuple(payload["warnings"]),
             ingested_at=payload["ingested_at"],
             seconds=payload["seconds"],
+            kind=payload.get("file_kind", "pdf"),  # records of earlier versions lack these three
+            size_bytes=payload.get("size_bytes", 0),
+            ocr_pages=tuple(payload.get("ocr_pages", ())),
         )
     except (KeyError, TypeError) as error:
         raise _unreadable("document", str(payload.get("document_id")), error) from error

@@ -372,6 +372,9 @@ def test_values_come_back_equal(index: QdrantIndex) -> None:
         warnings=("page 2 has no text", "„odd“ 😀"),
         ingested_at="2025-01-02T03:04:05+00:00",
         seconds=1.25,
+        kind="docx",
+        size_bytes=2**33,
+        ocr_pages=(3, 4),
     )
     index.begin_document(record)
     assert index.document(chunk.document_id) == replace(record, state="ingesting")
