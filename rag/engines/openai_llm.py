@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
 from typing import cast
@@ -35,6 +35,9 @@ LONGEST_RETRY_WAIT_S = 20.0
 
 FIRST_RETRY_WAIT_S = 0.5
 """Doubles with each retry, where the server does not say how long to wait."""
+
+LONGEST_REPLY_IN_TIMEOUTS = 10
+"""A whole reply may take this many times the longest wait: one that drips, or thinks without end, is given up."""
 
 MOST_CHARACTERS_PER_TOKEN = 40
 """A reply longer than this for each allowed token shows that the server ignores the limit: it is cut off. Prose has
@@ -148,15 +151,23 @@ class OpenAILLM:
         """Send the request once. A thread reads, so that silence of any kind, name lookup included, has a limit."""
         happenings: queue.SimpleQueue[_Piece | _Alive | _End | _Failed] = queue.SimpleQueue()
         abandoned = threading.Event()
-        arguments = (messages, max_tokens, happenings.put, abandoned)
+        opened: list[openai.Stream[ChatCompletionChunk]] = []
+        arguments = (messages, max_tokens, happenings.put, abandoned, opened)
         threading.Thread(target=self._read, args=arguments, name="LLM reply", daemon=True).start()
         n_characters = 0
+        longest_s = self._timeout_s * LONGEST_REPLY_IN_TIMEOUTS
+        deadline = time.monotonic() + longest_s
         try:
             while True:
                 try:
                     happening = happenings.get(timeout=self._timeout_s)
                 except queue.Empty:
                     raise self._silence(started=n_characters > 0) from None
+                if time.monotonic() > deadline and not isinstance(happening, _End):
+                    raise LLMTimeout(
+                        f"the reply of the LLM at {self._host} was not done after {longest_s:g} s: check the server, "
+                        "raise RANK37_LLM_TIMEOUT_S, or use a quicker model (OPENAI_MODEL)"
+                    )
                 match happening:
                     case _Piece(text):
                         n_characters += len(text)
@@ -177,6 +188,9 @@ class OpenAILLM:
                         ) from error
         finally:
             abandoned.set()
+            for stream in opened:  # what never becomes a piece would keep the thread reading
+                with suppress(Exception):  # it may be in the middle of a read
+                    stream.close()
 
     def _read(
         self,
@@ -184,11 +198,13 @@ class OpenAILLM:
         max_tokens: int,
         put: Callable[[_Piece | _Alive | _End | _Failed], None],
         abandoned: threading.Event,
+        opened: list[openai.Stream[ChatCompletionChunk]],
     ) -> None:
         """In a thread of its own: put what happens until the reply ends or nobody listens any more."""
         try:
             reason = None
             with self._open(messages, max_tokens) as chunks:
+                opened.append(chunks)
                 for chunk in chunks:
                     if abandoned.is_set():
                         return
@@ -279,6 +295,8 @@ class OpenAILLM:
                 f"the LLM's reply broke off: the connection to {self._host} was lost ({reason}): ask again"
             )
         setting = f"check OPENAI_BASE_URL = {self._url_shown}"
+        if any(type(cause).__name__ == "DecodingError" for cause in causes):
+            return LLMBadReply(f"the reply of {self._host} is not compressed as it says ({reason}): {setting}")
         if any(isinstance(cause, socket.gaierror) for cause in causes):
             return LLMUnavailable(
                 f"the LLM's host {self._host} has no known address ({reason}): {setting} and the network"

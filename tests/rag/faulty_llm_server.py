@@ -42,6 +42,12 @@ Mode = Literal[
     "empty",  # a well-formed stream without text
     "length",  # the reply, cut by finish_reason "length"
     "content_filter",  # half of the reply, then finish_reason "content_filter"
+    "endless_thinking",  # chunks without text for ever, as a model that never comes to its answer
+    "endless_line",  # one event that never ends
+    "json_instead_of_stream",  # the whole reply as one JSON object, as a server that can't stream
+    "stream_as_text",  # the reply, well-behaved but for its content type
+    "not_gzip",  # says that it is compressed, and is not
+    "not_utf8",  # bytes that are no UTF-8 in the middle of a chunk
 ]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
@@ -180,6 +186,12 @@ class _ChatHandler(BaseHTTPRequestHandler):
                 self._fail(500, "The engine is on fire.", "internal_error")
             case "server_error_once" if n_requests == 1:
                 self._fail(500, "The engine is on fire.", "internal_error")
+            case "json_instead_of_stream":
+                message = {"role": "assistant", "content": server.next_reply(body["messages"])}
+                whole = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+                self._send(200, json.dumps(whole).encode(), "application/json")
+            case "not_gzip":
+                self._send(200, b"data: {}\n\n", "text/event-stream", {"Content-Encoding": "gzip"})
             case "html":
                 self._send(200, b"<!doctype html><title>Sign in to the network</title>", "text/html")
             case _:
@@ -192,7 +204,7 @@ class _ChatHandler(BaseHTTPRequestHandler):
 
     def _stream(self, mode: Mode, text: str) -> None:
         self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Content-Type", "text/plain" if mode == "stream_as_text" else "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.wfile.flush()
@@ -210,6 +222,18 @@ class _ChatHandler(BaseHTTPRequestHandler):
                 while not self.llm_server.closing.is_set():
                     self._piece("more and more ")
                 return None
+            case "endless_thinking":
+                while not self.llm_server.closing.wait(0.01):
+                    self._event(_chunk({"role": "assistant"}, None))
+                return None
+            case "endless_line":
+                self._write(b"data: ")
+                while not self.llm_server.closing.wait(0.001):
+                    self._write(b"x" * 1000)
+                return None
+            case "not_utf8":
+                self._write(b'data: {"choices": [{"delta": {"content": "Re\xff\xfe"}}]}\n\n')
+                return self._end()
             case "malformed_json":
                 self._write(b'data: {"choices": [{"delta": {"content": "Ref\n\n')
                 return self._end()
