@@ -3,9 +3,12 @@
 import ipaddress
 import os
 import socket
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.postgres import URL_VARIABLE, binaries, postgres_server, short_folder
 
 if TYPE_CHECKING:
     from rag.engines.cross_encoder import CrossEncoderReranker
@@ -57,3 +60,16 @@ def embedded_reranker() -> "CrossEncoderReranker":
     from rag.engines.cross_encoder import CrossEncoderReranker
 
     return CrossEncoderReranker.embedded()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server: the one that the environment names, else one of the tests' own, else the test skips."""
+    named = os.environ.get(URL_VARIABLE)
+    if named:
+        yield named
+        return
+    if binaries() is None:
+        pytest.skip(f"PostgreSQL is not installed (.ci/run installs it), and {URL_VARIABLE} is not set")
+    with short_folder() as folder, postgres_server(folder) as url:
+        yield url

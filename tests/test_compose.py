@@ -1,4 +1,4 @@
-"""docker-compose.yml in all its profiles: the file is valid, and the program takes the settings that it gives the app."""
+"""docker-compose.yml in all its profiles: the file is valid, and the program takes the settings that it passes on."""
 
 from __future__ import annotations
 

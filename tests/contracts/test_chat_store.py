@@ -1,6 +1,5 @@
-"""What every store of chats must do: a SQLite file and, where one is set, a PostgreSQL server."""
+"""What every store of chats must do: a SQLite file and a PostgreSQL server."""
 
-import os
 import threading
 import uuid
 from collections.abc import Iterator
@@ -13,28 +12,19 @@ from rag.errors import BadInput, LibraryUnavailable
 from rag.ports import ChatStore
 from rag.types import ChatQuestion
 
-POSTGRES_URL = os.environ.get("RANK37_TEST_POSTGRES_URL")
-
 
 @pytest.fixture(
     params=[
         "sqlite",
-        pytest.param(
-            "postgres",
-            marks=[
-                pytest.mark.server,
-                pytest.mark.skipif(not POSTGRES_URL, reason="RANK37_TEST_POSTGRES_URL is not set"),
-            ],
-        ),
+        "postgres",
     ]
 )
 def database(request: pytest.FixtureRequest, tmp_path: object) -> Iterator[sql.URL]:
     if request.param == "sqlite":
         yield sql.URL.create("sqlite", database=f"{tmp_path}/data/library.sqlite")
         return
-    assert POSTGRES_URL
     name = f"test_{uuid.uuid4().hex}"
-    url = sql.make_url(POSTGRES_URL).set(drivername="postgresql+psycopg")
+    url = sql.make_url(request.getfixturevalue("postgres_url")).set(drivername="postgresql+psycopg")
     server = sql.create_engine(url, isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")

@@ -1,6 +1,5 @@
-"""What every store of API keys must do: a SQLite file and, where one is set, a PostgreSQL server."""
+"""What every store of API keys must do: a SQLite file and a PostgreSQL server."""
 
-import os
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -14,19 +13,11 @@ from rag.engines.key_store import NAME_CHARACTERS, SqlKeyStore
 from rag.errors import BadInput
 from rag.ports import KeyStore
 
-POSTGRES_URL = os.environ.get("RANK37_TEST_POSTGRES_URL")
-
 
 @pytest.fixture(
     params=[
         "sqlite",
-        pytest.param(
-            "postgres",
-            marks=[
-                pytest.mark.server,
-                pytest.mark.skipif(not POSTGRES_URL, reason="RANK37_TEST_POSTGRES_URL is not set"),
-            ],
-        ),
+        "postgres",
     ]
 )
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KeyStore]:
@@ -35,9 +26,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KeyStore]:
         yield opened
         opened.close()
         return
-    assert POSTGRES_URL
     name = f"test_{uuid.uuid4().hex}"
-    url = sql.make_url(POSTGRES_URL).set(drivername="postgresql+psycopg")
+    url = sql.make_url(request.getfixturevalue("postgres_url")).set(drivername="postgresql+psycopg")
     server = sql.create_engine(url, isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
@@ -67,10 +57,10 @@ def test_a_revoked_key_opens_nothing_and_still_counts(store: KeyStore) -> None:
     assert store.revoke("laptop").revoked_at
     assert store.find(text) is None
     assert store.exist()
-    assert store.revoke("laptop") == store.keys()[0]
+    assert store.revoke("laptop") == store.listed()[0]
     store.forget("laptop")
     assert not store.exist()
-    assert store.keys() == []
+    assert store.listed() == []
 
 
 def test_names_that_can_not_be_used(store: KeyStore) -> None:

@@ -1,6 +1,5 @@
-"""What every store of traces must do: a SQLite file and, where one is set, a PostgreSQL server."""
+"""What every store of traces must do: a SQLite file and a PostgreSQL server."""
 
-import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ from rag.ports import TraceStore
 from rag.types import Answer, Failure, StoredTrace, Trace
 from tests.rag.traces import ENGINES, answer_to, chunk, refusal_of, trace_of
 
-POSTGRES_URL = os.environ.get("RANK37_TEST_POSTGRES_URL")
 NOON = 1_772_366_400.0
 """2026-03-01T12:00:00 UTC, in seconds since 1970."""
 DAY_S = 86400.0
@@ -27,22 +25,15 @@ Open = Callable[..., SqlTraceStore]
 @pytest.fixture(
     params=[
         "sqlite",
-        pytest.param(
-            "postgres",
-            marks=[
-                pytest.mark.server,
-                pytest.mark.skipif(not POSTGRES_URL, reason="RANK37_TEST_POSTGRES_URL is not set"),
-            ],
-        ),
+        "postgres",
     ]
 )
 def database(request: pytest.FixtureRequest, tmp_path: object) -> Iterator[sql.URL]:
     if request.param == "sqlite":
         yield sql.URL.create("sqlite", database=f"{tmp_path}/data/traces.sqlite")
         return
-    assert POSTGRES_URL
     name = f"test_{uuid.uuid4().hex}"
-    url = sql.make_url(POSTGRES_URL).set(drivername="postgresql+psycopg")
+    url = sql.make_url(request.getfixturevalue("postgres_url")).set(drivername="postgresql+psycopg")
     server = sql.create_engine(url, isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
