@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 8501
 
-.PHONY: run test check format install install-dev clean
+.PHONY: run test check audit format install install-dev clean
 
 run: install
 	$(BIN)/streamlit run app.py --server.port $(PORT)
@@ -16,6 +16,10 @@ check: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Not in `check`: it needs the advisories of the package index. --strict: a package that could not be looked up fails it.
+audit: install-dev
+	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 format: install-dev
 	$(BIN)/ruff format .
