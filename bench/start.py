@@ -1,0 +1,183 @@
+"""`start`: seconds from `streamlit run app.py` to a usable page, and to the first answer, on a filled collection.
+
+No peer takes part. The browser is open already, and the files are in the disk's cache after the first round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.engines import filled_engines, settings_in
+from bench.machine import OWN_LIBRARIES, versions
+from bench.material import ROOT, SAMPLES, pdfs_of, questions_of
+from bench.rounds import spread
+from bench.words import listed_versions, seconds_of
+from rag.errors import BadInput
+from rag.evaluation.tables import Table
+
+LONGEST_S = 300.0
+MOMENTS = ("served", "page", "usable", "answer")
+WORDS = {
+    "served": "the server answers",
+    "page": "the page has its heading",
+    "usable": "a question can be typed",
+    "answer": "the first question is answered or refused",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m bench start`."""
+    parser.add_argument("--set", type=Path, default=SAMPLES, help="folder with pdfs/ and questions.jsonl (data)")
+    parser.add_argument("--data-dir", type=Path, help="a filled data folder to copy; none: the set is ingested first")
+    parser.add_argument("--rounds", type=int, default=3, help="starts, each in a process of its own (3)")
+
+
+def kept_as(options: argparse.Namespace) -> str:
+    """Name of the file that keeps the result."""
+    return "start"
+
+
+def measure(options: argparse.Namespace, show: Callable[[str], None]) -> dict[str, Any]:
+    """The moments of each start, in seconds from the command."""
+    if chromium() is None:
+        raise BadInput("Chromium is not installed: `start` needs a browser")
+    question = questions_of(options.set, 1)[0]
+    with tempfile.TemporaryDirectory(prefix="rank37-bench-") as name:
+        filled = Path(name) / "filled"
+        if options.data_dir:
+            shutil.copytree(options.data_dir, filled)
+        else:
+            _fill(filled, options.set)
+        starts = []
+        for number in range(options.rounds):
+            copy = Path(name) / f"copy-{number}"
+            shutil.copytree(filled, copy)
+            starts.append(_start(copy, question))
+            show(f"start {number + 1}: " + ", ".join(f"{moment} {starts[-1][moment]:.1f} s" for moment in MOMENTS))
+    return {
+        "set": options.set.name,
+        "times": {moment: spread([start[moment] for start in starts]) for moment in MOMENTS},
+        "versions": versions([*OWN_LIBRARIES, "streamlit", "playwright"]),
+    }
+
+
+def tables(result: Mapping[str, Any]) -> list[Table]:
+    """The result in words."""
+    rows = tuple(
+        (
+            WORDS[moment],
+            seconds_of(times["median_s"]),
+            f"{seconds_of(times['least_s'])} to {seconds_of(times['most_s'])}",
+        )
+        for moment, times in result["times"].items()
+    )
+    notes = (
+        f"Seconds from `streamlit run app.py`, over the ingested {result['set']}, in Chromium. The question is typed as "
+        "soon as that is possible.",
+    )
+    return [
+        Table("From the command to an answer", ("until", "median", "from to"), rows, notes),
+        listed_versions(result["versions"]),
+    ]
+
+
+def chromium() -> str | None:
+    """Path of an installed Chromium or Chrome, or None."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+def _fill(folder: Path, source: Path) -> None:
+    from ingest.samples import mark_samples_done
+
+    with filled_engines(folder, pdfs_of(source)):
+        pass
+    mark_samples_done(settings_in(folder).collection_dir)
+
+
+def _start(data_dir: Path, question: str) -> dict[str, float]:
+    from playwright.sync_api import sync_playwright
+
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium(), args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        page = browser.new_page()
+        page.set_default_timeout(LONGEST_S * 1000)
+        try:
+            started = time.perf_counter()
+            with _served(data_dir, port, url):
+                moments = {"served": time.perf_counter() - started}
+                page.goto(url)
+                page.get_by_role("heading", level=1).wait_for()
+                moments["page"] = time.perf_counter() - started
+                box = page.locator("[data-testid=stChatInputTextArea]:enabled")
+                box.wait_for()
+                moments["usable"] = time.perf_counter() - started
+                box.fill(question)
+                box.press("Enter")
+                page.locator("[data-testid=answer], [data-testid=refusal]").first.wait_for()
+                moments["answer"] = time.perf_counter() - started
+        finally:
+            browser.close()
+    return moments
+
+
+@contextmanager
+def _served(data_dir: Path, port: int, url: str) -> Iterator[None]:
+    """The app in a process of its own, once it answers."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("RANK37_", "OPENAI_", "QDRANT_"))
+    }
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    command += ["--server.headless", "true"]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment | {"RANK37_DATA_DIR": str(data_dir), "RANK37_RERANKER": "embedded"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        end = time.monotonic() + LONGEST_S
+        while not _answers(url):
+            if process.poll() is not None or time.monotonic() > end:
+                raise BadInput(f"the app did not start (exit status {process.poll()}): try `streamlit run app.py`")
+            time.sleep(0.02)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(20)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
