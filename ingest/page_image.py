@@ -82,7 +82,7 @@ def draw_page(path: Path, number: int, *, source: str, limits: DrawLimits | None
         raise FileRefused("unreadable", f"the kept copy of {source} is gone: add the file again")
     child = start_module(
         "ingest.page_image",
-        *("--source", source, "--page", str(number), "--memory-limit-bytes", str(limits.memory_limit_bytes)),
+        *(f"--source={source}", "--page", str(number), "--memory-limit-bytes", str(limits.memory_limit_bytes)),
         *("--time-limit-s", str(limits.time_limit_s), "--", str(path.resolve())),
     )
     late = threading.Event()

@@ -100,7 +100,7 @@ def read_document(
 def _start_child(path: Path, source: str, limits: ReadLimits, words: bool) -> subprocess.Popen[bytes]:
     return start_module(
         "ingest.reader_process",
-        *("--source", source, "--max-pages", str(limits.max_pages)),
+        *(f"--source={source}", "--max-pages", str(limits.max_pages)),  # a name can begin like an option
         *("--memory-limit-bytes", str(limits.memory_limit_bytes), "--time-limit-s", str(limits.time_limit_s)),
         *("--ocr-page-limit-s", str(limits.ocr_page_limit_s)),
         *(["--words"] if words else []),
