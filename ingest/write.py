@@ -98,6 +98,76 @@ def names_folder(files_dir: Path) -> Path:
     return files_dir.with_name("names")
 
 
+def limits_of(settings: Settings) -> ReadLimits:
+    """What one file may cost, by the settings."""
+    return ReadLimits(
+        max_file_bytes=int(settings.max_file_mb * 2**20),
+        max_pages=settings.max_pages,
+        time_limit_s=settings.file_time_limit_s,
+        memory_limit_bytes=settings.file_memory_limit_mb * 2**20,
+        ocr_page_limit_s=settings.ocr_page_limit_s,
+    )
+
+
+class Cutter:
+    """Reads a file and cuts it into chunks. It needs no index, so that it can work anywhere."""
+
+    def __init__(
+        self, embedder: Embedder, *, limits: ReadLimits, chunk_tokens: int | None = None, overlap_tokens: int = 32
+    ) -> None:
+        """Raises BadInput if the chunk sizes can't be."""
+        self.limits = limits
+        self._embedder = embedder
+        self._max_tokens = _chunk_budget(chunk_tokens, overlap_tokens, embedder)
+        self._overlap_tokens = overlap_tokens
+
+    @classmethod
+    def from_settings(cls, settings: Settings, embedder: Embedder) -> Self:
+        """With the configured limits and chunk sizes."""
+        return cls(
+            embedder,
+            limits=limits_of(settings),
+            chunk_tokens=settings.chunk_tokens,
+            overlap_tokens=settings.chunk_overlap_tokens,
+        )
+
+    def __call__(self, path: Path, name: str, report: Reporter) -> tuple[ReadDocument, list[Chunk]]:
+        """Read and cut a file that people know by `name`.
+
+        Raises FileRefused; an error that nobody foresaw ends this file only, and is logged with its traceback.
+        """
+        try:
+            read = read_document(
+                path,
+                source=name,
+                limits=self.limits,
+                progress=lambda done, total: report("read", done, total),
+                cancelled=report.is_cancelled,
+            )
+            report("chunk", 0, 0)
+            chunks = chunk_document(
+                read.document,
+                read.pages,
+                read.headings,
+                count_tokens=self._embedder.count_tokens,
+                count_passage_tokens=self._embedder.count_passage_tokens,
+                max_tokens=self._max_tokens,
+                overlap_tokens=self._overlap_tokens,
+            )
+        except (Rank37Error, MemoryError):
+            raise
+        except Exception as error:
+            log.exception("unforeseen error while reading %s", name)
+            raise FileRefused(
+                "damaged", f"{name} can't be read: unforeseen {type(error).__name__} ({error}), the log has the details"
+            ) from error
+        if not chunks:
+            reason: RefusedReason = "no_text_layer" if read.kind == "pdf" else "no_text"
+            raise FileRefused(reason, f"{name} has no readable text")
+        report("chunk", len(chunks), len(chunks))
+        return read, chunks
+
+
 class Ingester:
     """Brings files into one collection, one at a time. Safe to call from several threads.
 
@@ -113,7 +183,9 @@ class Ingester:
         limits: ReadLimits,
         chunk_tokens: int | None = None,
         overlap_tokens: int = 32,
+        cutter: Cutter | None = None,
     ) -> None:
+        """Open the folder of originals; `cutter` reads and cuts in place of the usual one."""
         if index.embedder != embedder.identity:
             made_with, runs = index.embedder, embedder.identity
             raise EmbedderMismatch(
@@ -126,8 +198,9 @@ class Ingester:
         self._files_dir = files_dir
         self._names_dir = names_folder(files_dir)
         self._limits = limits
-        self._max_tokens = _chunk_budget(chunk_tokens, overlap_tokens, embedder)
-        self._overlap_tokens = overlap_tokens
+        self._cutter = cutter or Cutter(
+            embedder, limits=limits, chunk_tokens=chunk_tokens, overlap_tokens=overlap_tokens
+        )
         self._one_at_a_time = Lock()
         self._held_lock = Lock()
         self._held: set[str] = set()
@@ -138,22 +211,18 @@ class Ingester:
             self._note_missing_names()
 
     @classmethod
-    def from_settings(cls, settings: Settings, embedder: Embedder, index: Index) -> Self:
+    def from_settings(
+        cls, settings: Settings, embedder: Embedder, index: Index, *, cutter: Cutter | None = None
+    ) -> Self:
         """The ingester of the configured collection, with the configured limits."""
-        limits = ReadLimits(
-            max_file_bytes=int(settings.max_file_mb * 2**20),
-            max_pages=settings.max_pages,
-            time_limit_s=settings.file_time_limit_s,
-            memory_limit_bytes=settings.file_memory_limit_mb * 2**20,
-            ocr_page_limit_s=settings.ocr_page_limit_s,
-        )
         return cls(
             embedder,
             index,
             settings.collection_dir / "files",
-            limits=limits,
+            limits=limits_of(settings),
             chunk_tokens=settings.chunk_tokens,
             overlap_tokens=settings.chunk_overlap_tokens,
+            cutter=cutter,
         )
 
     @property
@@ -203,7 +272,7 @@ class Ingester:
         """
         started = perf_counter()
         file = printable(path) if source is None else bare_name(source)
-        report = _Reporter(file, progress, cancelled)
+        report = Reporter(file, progress, cancelled)
         with self._one_at_a_time:
             try:
                 outcome = self._ingest(path, bare_name(path.name if source is None else source), keep, report)
@@ -221,7 +290,7 @@ class Ingester:
                 raise BadInput("this document is being ingested right now: cancel that first, then delete it")
             return self._remove(document_id)
 
-    def _ingest(self, path: Path, name: str, keep: Collection[str], report: _Reporter) -> FileOutcome:
+    def _ingest(self, path: Path, name: str, keep: Collection[str], report: Reporter) -> FileOutcome:
         max_bytes = self._limits.max_file_bytes
         report("read", 0, 0)
         document_id = content_id(path, max_bytes=max_bytes)
@@ -236,7 +305,7 @@ class Ingester:
             begun = False
             try:
                 started = perf_counter()
-                read, chunks = self._read_and_cut(part, name, report)
+                read, chunks = self._cutter(part, name, report)
                 stored = StoredDocument(
                     read.document,
                     "ingesting",
@@ -287,40 +356,7 @@ class Ingester:
             return _outcome(existing, "unchanged", message)
         return _outcome(existing, "replaced", f"{message}; the earlier version of {name!r} was removed")
 
-    def _read_and_cut(self, path: Path, name: str, report: _Reporter) -> tuple[ReadDocument, list[Chunk]]:
-        """Read and chunk; an error that nobody foresaw ends this file only, and is logged with its traceback."""
-        try:
-            read = read_document(
-                path,
-                source=name,
-                limits=self._limits,
-                progress=lambda done, total: report("read", done, total),
-                cancelled=report.is_cancelled,
-            )
-            report("chunk", 0, 0)
-            chunks = chunk_document(
-                read.document,
-                read.pages,
-                read.headings,
-                count_tokens=self._embedder.count_tokens,
-                count_passage_tokens=self._embedder.count_passage_tokens,
-                max_tokens=self._max_tokens,
-                overlap_tokens=self._overlap_tokens,
-            )
-        except (Rank37Error, MemoryError):
-            raise
-        except Exception as error:
-            log.exception("unforeseen error while reading %s", name)
-            raise FileRefused(
-                "damaged", f"{name} can't be read: unforeseen {type(error).__name__} ({error}), the log has the details"
-            ) from error
-        if not chunks:
-            reason: RefusedReason = "no_text_layer" if read.kind == "pdf" else "no_text"
-            raise FileRefused(reason, f"{name} has no readable text")
-        report("chunk", len(chunks), len(chunks))
-        return read, chunks
-
-    def _write(self, document_id: str, chunks: Sequence[Chunk], report: _Reporter) -> None:
+    def _write(self, document_id: str, chunks: Sequence[Chunk], report: Reporter) -> None:
         """Embed and write what the index does not hold yet, until it holds exactly these chunks of the document.
 
         Asking again after writing is what a document's wholeness rests on: another program that deletes from the same
@@ -473,7 +509,7 @@ def ingest_files(
         yield outcome
 
 
-class _Reporter:
+class Reporter:
     """Passes progress on, and turns a cancellation into the refusal that ends the file."""
 
     def __init__(
@@ -487,12 +523,14 @@ class _Reporter:
         self._cancelled = cancelled
 
     def __call__(self, stage: IngestStage, done: int, total: int) -> None:
+        """Tell how far it is; a file that was cancelled ends here, as FileRefused."""
         if self.is_cancelled():
             raise FileRefused("cancelled", f"{self._file} was cancelled: nothing of it was kept")
         if self._progress is not None:
             self._progress(IngestProgress(stage, done, total))
 
     def is_cancelled(self) -> bool:
+        """Whether the person gave the file up."""
         return self._cancelled is not None and self._cancelled()
 
     def embedding(self, before: int, total: int) -> Progress:
