@@ -269,8 +269,9 @@ class MemoryTokenStore:
         with self._lock:
             for passage, matrix in zip(passages, vectors, strict=True):
                 self._forget(passage.id)
-                self._kept[passage.id] = (passage.text, matrix.astype(np.float16))
-                self._used_bytes += matrix.astype(np.float16).nbytes
+                halved = matrix.astype(np.float16)
+                self._kept[passage.id] = (passage.text, halved)
+                self._used_bytes += halved.nbytes
             while self._used_bytes > self._limit_bytes:
                 self._forget(next(iter(self._kept)))
 

@@ -67,8 +67,8 @@ class _Pack:
     starts: tuple[int, ...]
     """Row of the first token of each."""
     ids: Tensor
-    types: Tensor
-    positions: Tensor
+    places: Tensor
+    """Row of each token's type and position."""
     groups: tuple[_Group, ...]
 
 
@@ -94,8 +94,10 @@ class PackedEncoder:
         self._width = int(config.hidden_size)
         embeddings = model.embeddings
         self._words = embeddings.word_embeddings.weight
-        self._positions = embeddings.position_embeddings.weight
-        self._types = embeddings.token_type_embeddings.weight
+        positions, types = embeddings.position_embeddings.weight, embeddings.token_type_embeddings.weight
+        self._n_positions, self._n_types = len(positions), len(types)
+        # One row for each pair of type and position, so that a token is the sum of two rows and not of three.
+        self._places = (types.detach()[:, None] + positions.detach()[None]).flatten(0, 1)
         self._embedding_norm = embeddings.LayerNorm
         # RoBERTa and its kin start counting positions after the padding index.
         padding_index = embeddings.position_embeddings.padding_idx
@@ -174,10 +176,11 @@ class PackedEncoder:
     def _pack(self, numbers: Sequence[int], sequences: Sequence[Tokens]) -> _Pack:
         ids: list[int] = []
         types: list[int] = []
-        positions: list[int] = []
+        positions: list[Tensor] = []
         starts: list[int] = []
         groups: list[_Group] = []
-        last_position = len(self._positions) - 1
+        counted = torch.arange(self._first_position, self._first_position + _filled_up(len(sequences[numbers[0]])))
+        counted.clamp_(max=self._n_positions - 1)
         for length, members in groupby(numbers, key=lambda number: _filled_up(len(sequences[number]))):
             lengths = []
             for number in members:
@@ -186,7 +189,7 @@ class PackedEncoder:
                 starts.append(len(ids))
                 ids += [*sequence.ids, *[self._padding_id] * fill]
                 types += [*sequence.types, *[0] * fill]
-                positions += range(self._first_position, self._first_position + length)
+                positions.append(counted[:length])
                 lengths.append(len(sequence))
             groups.append(_Group(len(lengths), length, self._mask(lengths, length)))
         return _Pack(
@@ -194,8 +197,7 @@ class PackedEncoder:
             lengths=tuple(len(sequences[number]) for number in numbers),
             starts=tuple(starts),
             ids=torch.tensor(ids),
-            types=torch.tensor(types),
-            positions=torch.tensor(positions).clamp_(max=last_position),
+            places=torch.tensor(types).mul_(self._n_positions).add_(torch.cat(positions)),
             groups=tuple(groups),
         )
 
@@ -207,8 +209,8 @@ class PackedEncoder:
         return mask[:, None, None, :]
 
     def _embedded(self, pack: _Pack) -> Tensor:
-        embedded = self._words[pack.ids] + self._types[pack.types]
-        embedded += self._positions[pack.positions]
+        embedded = functional.embedding(pack.ids, self._words)
+        embedded += functional.embedding(pack.places, self._places)
         return self._embedding_norm(embedded)  # type: ignore[no-any-return]  # a module's call is untyped
 
     def _through(self, layer: _Layer, hidden: Tensor, pack: _Pack) -> Tensor:
@@ -253,14 +255,14 @@ class PackedEncoder:
     @torch.inference_mode()
     def _agrees_with(self, model: Any) -> bool:
         generator = torch.Generator().manual_seed(0)
-        limit = min(len(self._positions) - self._first_position, max(_PROBE_TOKENS))
+        limit = min(self._n_positions - self._first_position, max(_PROBE_TOKENS))
         lengths = [min(length, limit) for length in _PROBE_TOKENS]
         sequences = []
         for length in lengths:
             ids = torch.randint(0, len(self._words), (length,), generator=generator)
             # Some models take the padding token for no token at all, wherever it stands.
             ids[ids == self._padding_id] = (self._padding_id + 1) % len(self._words)
-            n_second = length // 2 if len(self._types) > 1 else 0
+            n_second = length // 2 if self._n_types > 1 else 0
             sequences.append(Tokens(ids.tolist(), [0] * (length - n_second) + [1] * n_second))
         tokens = dict(self.token_vectors(sequences))
         first = {
