@@ -1,4 +1,4 @@
-"""`index`: hybrid recall of 100 and writing, as a collection grows; ours, and qdrant-client's local mode while bearable.
+"""`index`: hybrid recall of 100 and writing, as a collection grows; and qdrant-client's local mode while bearable.
 
 Vectors and texts are made up: vectors lie around 2,000 topics, words follow Zipf's law. Real texts are not needed for
 times, and a million of them would have to be embedded first.
@@ -176,8 +176,8 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     notes = (
         f"Dense ({DIMENSION} numbers) and BM25 search, fused, best {LIMIT}; {result['queries']} searches at each size. "
         f"Vectors and texts are made up ({TOPICS:,} topics, {VOCABULARY:,} words by Zipf's law, "
-        f"{result['words_a_chunk']} words a chunk). R@{LIMIT}: share of the nearest {LIMIT} by exact cosine that the dense "
-        "search finds. Writing counts BM25 weights and making each thousand durable. MB on disk and in memory.",
+        f"{result['words_a_chunk']} words a chunk). R@{LIMIT}: share of the nearest {LIMIT} by exact cosine that the "
+        "dense search finds. Writing counts BM25 weights and making each thousand durable. MB on disk and in memory.",
     )
     columns = ("", "p50", "p95", "growth", f"R@{LIMIT}", "written a second", "disk", "memory", "times ours")
     return [

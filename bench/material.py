@@ -1,4 +1,4 @@
-"""What is measured with: the sample PDFs and their questions, or a labelled set in BEIR's layout. It measures nothing."""
+"""What is measured with: the sample PDFs and their questions, or a set in BEIR's layout. It measures nothing."""
 
 from __future__ import annotations
 

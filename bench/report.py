@@ -17,9 +17,9 @@ INTRODUCTION = (
     "Written by `python -m bench report` from the JSON files in [performance/](performance/): nothing on this page was "
     "typed. Each section names the command that measured it, the machine and the versions; "
     "[bench/README.md](../bench/README.md) says how to install the peers and what is compared.",
-    "Contestants take turns on the same work in one process (A B A B), on the same weights and passages. A ratio is how "
-    "many times as long a peer takes as ours in the same round: the median over rounds. Absolute times are of a machine "
-    "that others used meanwhile; its load before each run is named.",
+    "Contestants take turns on the same work in one process (A B A B), on the same weights and passages. A ratio is "
+    "how many times as long a peer takes as ours in the same round: the median over rounds. Absolute times are of a "
+    "machine that others used meanwhile; its load before each run is named.",
 )
 
 HEADINGS = {
@@ -68,7 +68,7 @@ def machine_line(result: Mapping[str, Any]) -> str:
     instructions = f" ({', '.join(machine['instructions'])})" if machine["instructions"] else ""
     load = "" if machine["load_before"] is None else f"; load before the run {machine['load_before']}"
     return (
-        f"{result['made_at'][:10]}, {result['seconds']:.0f} s: {machine['processor']}{instructions}, {machine['cores']} "
-        f"cores, {machine['threads']} threads, {machine['memory_gb']} GB, {machine['system']}, Python "
-        f"{machine['python']}{load}."
+        f"{result['made_at'][:10]}, {result['seconds']:.0f} s: {machine['processor']}{instructions}, "
+        f"{machine['cores']} cores, {machine['threads']} threads, {machine['memory_gb']} GB, {machine['system']}, "
+        f"Python {machine['python']}{load}."
     )

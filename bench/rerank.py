@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.large_model import LAYERS, save_large
 from bench.machine import OWN_LIBRARIES, versions
@@ -29,8 +29,12 @@ from bench.rounds import ratios, spread, take_turns
 from bench.scores import agreement
 from bench.words import figure, listed_versions, seconds_of, share_of, table_of_reasons
 from rag.evaluation.tables import Table
-from rag.ports import Reranker
+from rag.ports import Progress, Reranker
 from rag.settings import Settings
+from rag.types import Passage, Relevance
+
+if TYPE_CHECKING:
+    from rag.engines.late_fusion import LateFusionReranker
 
 OURS = "rank37"
 REFERENCE = "sentence-transformers"
@@ -126,8 +130,8 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
         )
     notes = [
         f"{result['passages']} passages of {tokens['least']} to {tokens['most']} tokens (mean {tokens['mean']:.0f}) of "
-        f"{result['set']}; all peers load the same weights in float32. Times as long as {OURS}: the median over rounds. "
-        f"Results against {result['reference']} in float32; floor {result['floor']}.",
+        f"{result['set']}; all peers load the same weights in float32. Times as long as {OURS}: the median over "
+        f"rounds. Results against {result['reference']} in float32; floor {result['floor']}.",
         "; ".join(
             f"{name}: {info['name']} in {info['precision']}" + (f", {info['why']}" if info["why"] else "")
             for name, info in result["ours"].items()
@@ -159,7 +163,7 @@ def _own(folder: Path, texts: Sequence[str], options: argparse.Namespace) -> tup
     """Our rerankers by name, and the folder of the same weights in float32."""
     from rag.engines.cascade import CascadeReranker
     from rag.engines.cross_encoder import EMBEDDED_RERANKER_FOLDER, CrossEncoderReranker
-    from rag.engines.late_fusion import cross_encoder_of, embedded_reranker
+    from rag.engines.late_fusion import LateFusionReranker, cross_encoder_of, embedded_reranker
 
     embedded = embedded_reranker()
     if options.large:
@@ -167,8 +171,36 @@ def _own(folder: Path, texts: Sequence[str], options: argparse.Namespace) -> tup
         large = CrossEncoderReranker.load(weights)
         cascade = CascadeReranker(embedded, large, max(options.passages // CASCADE_SHARE, 1))
         return {OURS: large, f"{OURS} cascade": cascade}, weights
-    own: dict[str, Reranker] = {OURS: cross_encoder_of(embedded), f"{OURS} with late interaction": embedded}
+    own: dict[str, Reranker] = {OURS: cross_encoder_of(embedded)}
+    if isinstance(embedded, LateFusionReranker):
+        own[f"{OURS} with late interaction, passages known to it"] = embedded
+        own[f"{OURS} with late interaction, passages new to it"] = _Forgetful(embedded)
     return own, save_in_float32(EMBEDDED_RERANKER_FOLDER, folder / EMBEDDED_RERANKER_FOLDER.name)
+
+
+class _Forgetful:
+    """A reranker with late interaction that keeps no vectors of passages: each question is like the first."""
+
+    def __init__(self, reranker: LateFusionReranker) -> None:
+        from rag.engines.colbert import quick_token_encoder
+        from rag.engines.late_fusion import read_weights
+
+        self._cross_encoder = reranker.cross_encoder
+        self._weights = read_weights(reranker.cross_encoder.folder)
+        self._encoder = quick_token_encoder()
+        self.info = reranker.info
+
+    def score(self, query: str, passages: Sequence[Passage], *, progress: Progress | None = None) -> list[Relevance]:
+        """As in `Reranker`."""
+        from rag.engines.late_fusion import LateFusionReranker, LateInteraction
+
+        assert self._weights is not None
+        fresh = LateFusionReranker(self._cross_encoder, LateInteraction(self._encoder), self._weights)
+        return fresh.score(query, passages, progress=progress)
+
+    def estimate_seconds(self, n_passages: int) -> float | None:
+        """As in `Reranker`."""
+        return None
 
 
 def _ours(reranker: Reranker) -> Order:

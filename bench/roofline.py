@@ -152,8 +152,8 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     )
     notes = (
         "Least time: the operations of the model's matrices and its attention over the tokens that are there, at the "
-        "matrix rate of the number format in use, or its weights once through memory, whichever takes longer. Ingestion "
-        "counts embedding alone. The gap is how many times as long it takes.",
+        "matrix rate of the number format in use, or its weights once through memory, whichever takes longer. "
+        "Ingestion counts embedding alone. The gap is how many times as long it takes.",
     )
     columns = ("", "operations", "in", "least time", "in float32", "median", "gap")
     return [

@@ -85,8 +85,8 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
         for moment, times in result["times"].items()
     )
     notes = (
-        f"Seconds from `streamlit run app.py`, over the ingested {result['set']}, in Chromium. The question is typed as "
-        "soon as that is possible.",
+        f"Seconds from `streamlit run app.py`, over the ingested {result['set']}, in Chromium. The question is typed "
+        "as soon as that is possible.",
     )
     return [
         Table("From the command to an answer", ("until", "median", "from to"), rows, notes),
