@@ -1,11 +1,14 @@
-"""A result as plain JSON values: the form that `python -m rag ask --json` prints. Pure."""
+"""A result as plain JSON values, the form that `python -m rag ask --json` prints, and a ranking as a table. Pure."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from rag.replay import states
 from rag.types import Answer, Candidate, Chunk, Part, RankedChunk, Refusal, Result, Trace
 
 REFUSAL_TEXTS = {
@@ -42,11 +45,11 @@ def result_as_json(result: Result, files: Mapping[str, str] | None = None) -> di
             }
             for citation in (outcome.citations if isinstance(outcome, Answer) else ())
         ],
-        **_trace_as_json(trace, files),
+        **trace_as_json(trace, files),
     }
 
 
-def _trace_as_json(trace: Trace, files: Mapping[str, str] | None = None) -> dict[str, Any]:
+def trace_as_json(trace: Trace, files: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The trace as JSON values, with both full rankings; `files` as for `result_as_json`."""
     files = files or {}
     return {
@@ -65,6 +68,67 @@ def _trace_as_json(trace: Trace, files: Mapping[str, str] | None = None) -> dict
         "n_cached": trace.n_cached,
         "timings_ms": {stage: round(value, 2) for stage, value in trace.timings_ms.items()},
     }
+
+
+RANKING_COLUMNS = (
+    *("rank", "recall_rank", "rank_change", "score", "logit", "first_score", "fused_score", "state", "marker"),
+    *("same_as_rank", "part", "floor", "document", "pages", "heading", "chunk_id", "text"),
+)
+"""Of `ranking_csv`."""
+
+
+def ranking_csv(trace: Trace) -> str:
+    r"""Every ranked passage as a row of a table, in rank order, with what became of it; those not ranked follow.
+
+    A text that a spreadsheet would take for a formula has an apostrophe before it.
+
+    >>> ranking_csv(Trace("1", "", "q", "q", 0.4, 5, ())).startswith("rank,recall_rank,rank_change,score")
+    True
+    """
+    output = io.StringIO()
+    table = csv.DictWriter(output, RANKING_COLUMNS, lineterminator="\r\n")
+    table.writeheader()
+    state_of = states(trace)
+    for ranked in trace.ranked:
+        state = state_of[ranked.chunk.id]
+        table.writerow(
+            {
+                "rank": ranked.rank,
+                "recall_rank": ranked.candidate.rank,
+                "rank_change": ranked.rank_change,
+                "score": ranked.score,
+                "logit": ranked.logit,
+                "first_score": ranked.first_score,
+                "fused_score": ranked.candidate.score,
+                "state": state.name,
+                "marker": state.marker,
+                "same_as_rank": state.same_as,
+                "part": ranked.part,
+                "floor": trace.floor,
+                **_cells(ranked.chunk),
+            }
+        )
+    placed = {ranked.chunk.id for ranked in trace.ranked}
+    for candidate in trace.candidates:
+        if candidate.chunk.id not in placed:
+            row = {"recall_rank": candidate.rank, "fused_score": candidate.score, "state": "not ranked"}
+            table.writerow(row | _cells(candidate.chunk))
+    return output.getvalue()
+
+
+def _cells(chunk: Chunk) -> dict[str, object]:
+    cells = {"document": chunk.title, "heading": chunk.heading or "", "text": chunk.text}
+    numbers = " ".join(str(span.page) for span in chunk.spans)
+    return {**{name: _cell(text) for name, text in cells.items()}, "pages": numbers, "chunk_id": chunk.id}
+
+
+def _cell(text: str) -> str:
+    """The text, harmless in a spreadsheet.
+
+    >>> _cell("=1+1"), _cell("1 + 1")
+    ("'=1+1", '1 + 1')
+    """
+    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") else text
 
 
 def refusal_text(refusal: Refusal, trace: Trace) -> str:

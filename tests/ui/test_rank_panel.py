@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
+from rag.deciding import Deciding
 from rag.floor import keep
 from rag.merge import keep_for_parts, merge_candidates, merge_rankings
+from rag.replay import at_floor
 from rag.rerank import order
 from rag.types import Candidate, Chunk, EngineInfo, PageSpan, RankedChunk, Relevance, Trace
-from ui.rank_panel import panel_html, summary
+from ui.rank_panel import deciding_html, panel_html, shown, summary, tried_html
 
 FLOOR = 0.4
 
@@ -38,7 +42,12 @@ class Rows(HTMLParser):
 
 def parsed(trace: Trace) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
     """The rows before and after, dividers included, heads left out."""
-    before, after = panel_html(trace).split('class="r37-after"')
+    return parsed_html(panel_html(trace))
+
+
+def parsed_html(html: str) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
+    """The rows of a panel before and after."""
+    before, after = html.split('class="r37-after"')
     sides = []
     for side in (before, after):
         parser = Rows()
@@ -62,6 +71,25 @@ def trace_of(
         "t", "", "q", "q", FLOOR, limit, engines, candidates, ranked, keep(ranked, floor=FLOOR, limit=limit),
         timings_ms={"rerank": 2100.0},
     )  # fmt: skip
+
+
+def told_apart(trace: Trace) -> Trace:
+    """The trace with passages that don't say the same: the n-th recalled speaks of the number n."""
+    names = ("one", "two", "three", "four", "five")
+    chunks = {
+        candidate.chunk.id: replace(candidate.chunk, text=f"This speaks of the number {names[candidate.rank - 1]}.")
+        for candidate in trace.candidates
+    }
+
+    def told(ranked: RankedChunk) -> RankedChunk:
+        return replace(ranked, candidate=replace(ranked.candidate, chunk=chunks[ranked.chunk.id]))
+
+    return replace(
+        trace,
+        candidates=tuple(replace(one, chunk=chunks[one.chunk.id]) for one in trace.candidates),
+        ranked=tuple(told(ranked) for ranked in trace.ranked),
+        kept=tuple(told(ranked) for ranked in trace.kept),
+    )
 
 
 def test_both_sides_hold_all_passages_and_name_the_other_rank() -> None:
@@ -198,3 +226,101 @@ def test_a_part_that_is_refused_says_so() -> None:
 
 def test_without_parts_nothing_speaks_of_parts() -> None:
     assert "part" not in re.sub(r"<style>.*?</style>|<[^>]*>", "", panel_html(trace_of(0.9, 0.1))).lower()
+
+
+def test_every_passage_says_what_became_of_it() -> None:
+    trace = told_apart(trace_of(0.9, 0.8, 0.7, 0.1, None, limit=2))
+    _, after = parsed(trace)
+    said = [row[2] for row in after if "r37-row" in row[0]]
+    for text, state in zip(said, ("kept", "kept", "cut by top 2", "below floor", "not scored"), strict=True):
+        assert state in text
+
+
+def test_passages_that_say_the_same_as_a_better_one_are_called_duplicates() -> None:
+    _, after = parsed(trace_of(0.9, 0.8, 0.7, 0.1, limit=2))
+    said = [row[2] for row in after if "r37-row" in row[0]]
+    assert "kept, same words as 1" in said[1]
+    assert "duplicate of 1" in said[2]
+    assert "below floor, same words as 1" in said[3]
+
+
+def test_only_the_passages_that_were_asked_for_are_listed_and_the_overview_keeps_all() -> None:
+    trace = trace_of(*[rank / 100 for rank in range(1, 101)])
+    html = panel_html(trace, {37, 99, 100})
+    before, after = parsed_html(html)
+    assert [row[1] for row in before if "r37-row" in row[0]] == ["37", "99", "100"]
+    assert [row[1] for row in after if "r37-row" in row[0]] == ["100", "99", "37"]
+    assert any("r37-floor" in row[0] for row in after), "the floor line stays"
+    assert html.count("<path") == 101, "100 passages and the floor"
+    assert "3 of\n100 passages shown" in html
+
+
+def test_the_best_passage_s_way_is_told_in_large_figures() -> None:
+    scores = [0.1] * 100
+    scores[36] = 0.9
+    assert '<b class="r37-leap-ranks">37 → 1</b>' in panel_html(trace_of(*scores))
+    assert "still is below the floor" in panel_html(trace_of(0.1, 0.2))
+    assert "stayed at the top" in panel_html(trace_of(0.9, 0.2))
+
+
+def test_search_and_states_narrow_the_list() -> None:
+    trace = told_apart(trace_of(0.9, 0.8, 0.7, 0.1, limit=2))
+    assert shown(trace, [], "") is None
+    assert shown(trace, [], "number THREE") == {3}
+    assert shown(trace, ["kept"], "") == {1, 2}
+    assert shown(trace, ["cut", "below"], "") == {3, 4}
+    assert shown(trace, ["below"], "three") == frozenset()
+    assert shown(trace_of(0.9, 0.8, 0.7, 0.1, limit=2), ["duplicate"], "") == {2, 3, 4}
+
+
+def test_another_floor_tells_what_would_come_and_go() -> None:
+    trace = told_apart(trace_of(0.9, 0.5, 0.35, 0.1))
+    lower = tried_html(trace, at_floor(trace, 0.3))
+    assert "At a floor of 0.30</b> an answer would rest on 3 passages" in lower
+    assert "it rested on 2" in lower
+    assert "+ Manual p. 3, 0.350" in lower
+    higher = tried_html(trace, at_floor(trace, 0.95))
+    assert "the question would be refused" in higher
+    assert "− Manual p. 1, 0.900; − Manual p. 2, 0.500" in higher
+
+
+def test_ranks_that_lie_close_are_set_apart_in_the_overview() -> None:
+    html = panel_html(trace_of(0.9, 0.8, 0.7, *[0.1] * 97))
+    tops = [float(top) for top in re.findall(r'<b style="top:([\d.]+)%">\d', html)]
+    left = tops[: len(tops) // 2]
+    assert len(left) == 3
+    assert all(below - above >= 7.9 for above, below in zip(left, left[1:], strict=False))
+
+
+def test_deciding_sentences_are_shown_as_text_with_both_scores() -> None:
+    trace = trace_of(0.9, 0.1)
+    html = deciding_html(trace, (Deciding("c1", "It is <b>180</b> days.", 1, 0.75),))
+    assert "It is &lt;b&gt;180&lt;/b&gt; days." in html
+    assert "alone 0.750, whole passage 0.900" in html
+
+
+def drawn(trace: Trace) -> AppTest:
+    def page(trace):  # type: ignore[no-untyped-def]  # its source is run without these imports
+        from ui.rank_panel import show_rank_panel
+
+        show_rank_panel(trace, expanded=True, labelling=None)
+
+    app = AppTest.from_function(page, kwargs={"trace": trace}, default_timeout=60).run()
+    assert not app.exception
+    return app
+
+
+def html_of(app: AppTest) -> str:
+    return "\n".join(element.proto.body for element in app.get("html"))
+
+
+def test_the_slider_shows_at_once_what_another_floor_keeps_and_the_search_narrows() -> None:
+    app = drawn(told_apart(trace_of(0.9, 0.5, 0.35, 0.1)))
+    assert "tried-floor" not in html_of(app)
+    app.slider[0].set_value(0.3).run()
+    assert "would rest on 3 passages" in html_of(app)
+    assert "3 kept of 3 at or above 0.30" in html_of(app)
+    app.text_input[0].set_value("three").run()
+    assert "1 of\n4 passages shown" in html_of(app)
+    app.slider[0].set_value(0.4).run()
+    assert "tried-floor" not in html_of(app)
