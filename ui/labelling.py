@@ -7,7 +7,7 @@ from them, `rag.evaluation` chooses floors by them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -18,9 +18,9 @@ from rag.errors import Rank37Error
 from rag.ports import TraceStore
 from rag.record import Recorder, was_kept
 from rag.training.groups import question_digest
-from rag.types import Answer, Chunk, Label, Refusal, Trace, Verdict
-from ui.problems import show_problem
-from ui.words import as_html, count, pages, readable, score_value, snippet
+from rag.types import Answer, Chunk, Document, Label, Refusal, StoredDocument, Trace, Verdict
+from ui.problems import problems_shown, show_problem
+from ui.words import as_html, as_markdown, count, pages, readable, score_value, snippet
 
 ENOUGH_QUESTIONS = 20
 """From so many questions with a right passage on, a floor can be chosen by them at a risk of 0.05."""
@@ -79,6 +79,11 @@ class Labelling:
         """Note it in place of what was said before, or take it back. Raises BadInput or TracesUnavailable."""
         self._note(_outcome_key(trace, outcome), trace, verdict, None)
 
+    def note_page(self, trace: Trace, document: Document, page: int) -> None:
+        """Keep as a remark that the answer is on a page of which no passage was recalled. Raises as judging does."""
+        where = f"page {page} of {document.title} ({document.source}, {document.id})"
+        self._store.write_feedback(trace.id, f"The answer is on {where}; no passage of that page was recalled.")
+
     def _note(self, key: _Key, trace: Trace, verdict: Verdict | None, chunk_id: str | None) -> None:
         earlier = [label for label in self.labels if _key(label) == key]
         if verdict is not None:
@@ -99,8 +104,16 @@ def open_labelling(recorder: Recorder, collection: str) -> Labelling | None:
     return None if store is None else Labelling(store, collection)
 
 
-def show_outcome_label(trace: Trace, outcome: Answer | Refusal, labelling: Labelling) -> None:
-    """Good or bad beneath an answer, "wrongly refused" beneath a refusal; nothing where the question was not kept."""
+def show_outcome_label(
+    trace: Trace,
+    outcome: Answer | Refusal,
+    labelling: Labelling,
+    documents: Callable[[], Sequence[StoredDocument]] | None = None,
+) -> None:
+    """Good or bad beneath an answer, "wrongly refused" beneath a refusal; nothing where the question was not kept.
+
+    `documents` are those of the collection, of which the one with the answer to a refused question can be chosen.
+    """
     if not was_kept(trace):
         return
     verdicts: Sequence[Verdict] = ("good_answer", "bad_answer") if isinstance(outcome, Answer) else ("wrongly_refused",)
@@ -121,7 +134,84 @@ def show_outcome_label(trace: Trace, outcome: Answer | Refusal, labelling: Label
             "Noted. Which passage answers it? Mark it **right** in the ranking below: then the floor can be measured, "
             "and a reranker can learn, from this question."
         )
+    if given == "wrongly_refused" and documents is not None:
+        _show_answer_page(trace, labelling, documents)
     _show_problem_of(trace)
+
+
+@st.fragment
+def _show_answer_page(trace: Trace, labelling: Labelling, documents: Callable[[], Sequence[StoredDocument]]) -> None:
+    """On which page of which document the answer to a refused question is."""
+    with problems_shown():
+        ready = {stored.document.id: stored.document for stored in documents() if stored.state == "ready"}
+        if not ready:
+            return
+        places = _places(trace)
+        nearest = next((place.chunk for place in places if place.chunk.document_id in ready), None)
+        ids = list(ready)
+        with st.container(key=f"r37-answer-page-{trace.id}", border=True, gap="small"):
+            st.markdown("**The answer is on page …**")
+            with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+                chosen = st.selectbox(
+                    "Document",
+                    ids,
+                    index=ids.index(nearest.document_id) if nearest else 0,
+                    format_func=lambda document_id: readable(ready[document_id].title),
+                    key=f"answer document {trace.id}",
+                    width=340,
+                )
+                page = st.number_input(
+                    "Page",
+                    1,
+                    max(1, ready[chosen].page_count),
+                    min(nearest.first_page if nearest and chosen == nearest.document_id else 1, _last(ready[chosen])),
+                    key=f"answer page {trace.id} {chosen}",
+                    width=110,
+                )
+            on_page = [
+                place
+                for place in places
+                if place.chunk.document_id == chosen and any(span.page == page for span in place.chunk.spans)
+            ]
+            passage = on_page[0] if on_page else None
+            if len(on_page) > 1:
+                passage = st.selectbox(
+                    "Which passage of that page?",
+                    on_page,
+                    format_func=_option,
+                    key=f"answer passage {trace.id} {chosen} {page}",
+                )
+            if passage is None:
+                st.caption("No passage of that page was recalled for this question: that is kept as a remark.")
+            else:
+                st.caption(f"“{as_markdown(snippet(passage.chunk.text, 200))}”")
+            st.button(
+                f"Yes, page {page} answers it",
+                key=f"answer says {trace.id}",
+                icon=":material/check:",
+                on_click=_say_where,
+                args=(trace, labelling, ready[chosen], int(page), passage),
+            )
+            if said := st.session_state.get(_SAID_WHERE.format(trace.id)):
+                st.html(f'<p class="r37-said-where" data-testid="said-where">{as_html(said)}</p>')
+
+
+_SAID_WHERE = "answer said {}"
+
+
+def _last(document: Document) -> int:
+    return max(1, document.page_count)
+
+
+def _say_where(trace: Trace, labelling: Labelling, document: Document, page: int, passage: _Place | None) -> None:
+    with _problem_kept(trace):
+        if passage is None:
+            labelling.note_page(trace, document, page)
+            said = f"Kept as a remark: the answer is on page {page} of {document.title}."
+        else:
+            labelling.judge_passage(trace, passage.chunk.id, "right")
+            said = f"Kept: the passage at rank {passage.rank}, on page {page} of {document.title}, is right."
+        st.session_state[_SAID_WHERE.format(trace.id)] = said
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +291,7 @@ def _show_row(trace: Trace, place: _Place, given: Judgement | None, labelling: L
     with st.container(key=row, horizontal=True, vertical_alignment="center", gap="xsmall"):
         st.html(_row_html(place))
         st.segmented_control(
-            f"Passage {place.rank}: {snippet(place.chunk.title, ROW_CHARACTERS)}",
+            f"Passage {place.rank}: {as_markdown(snippet(place.chunk.title, ROW_CHARACTERS))}",
             ("right", "wrong"),
             format_func=lambda verdict: _WORDS[verdict],
             key=key,

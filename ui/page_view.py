@@ -19,7 +19,7 @@ from ingest.page_image import PageImage, draw_page
 from rag.errors import Rank37Error
 from rag.types import Box, Chunk, Citation
 from ui.problems import show_problem
-from ui.words import as_html, count, readable, sentence, snippet
+from ui.words import as_html, as_markdown, count, readable, sentence, snippet
 
 LINKED_BYTES = 48 * 2**20
 """A larger file is offered for download only: a link needs all of it in memory."""
@@ -68,7 +68,7 @@ def open_page(sight: Sight, find_original: FindOriginal, *, source: str = "") ->
     """Open the page in a dialog over the chat."""
     st.session_state[_AT] = sight.page
     title = readable(sight.chunk.title) or "Page"
-    st.dialog(snippet(title, 60), width="large")(_show)(sight, find_original, source or title)
+    st.dialog(as_markdown(snippet(title, 60)), width="large")(_show)(sight, find_original, source or title)
 
 
 def marks_of(sight: Sight, drawn: PageImage) -> Marks:
