@@ -1,1 +1,1 @@
-"""Ingestion: PDF files to searchable chunks. `ingest.read_pdf`, `ingest.chunk`, `ingest.write`, in that order."""
+"""Ingestion: files to searchable chunks. `ingest.read_<kind>`, `ingest.chunk`, `ingest.write`, in that order."""

@@ -1,4 +1,4 @@
-"""`python -m ingest PATH...`: bring PDF files and folders of them into a collection.
+"""`python -m ingest PATH...`: bring files and folders of them into a collection.
 
 It finds files, shows progress and writes the report; the work on a file is `ingest.write`.
 
@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a file name never breaks the run
-    run = _Run(options.report)
+    run = _Run(options.report, _Ray(options.ray, options.ray_workers) if options.ray else None)
     try:
         settings = load_settings(data_dir=options.data_dir, collection=options.collection)
         run.check_report_path()
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ingest",
-        description="Bring PDF files into a collection, so that questions about them can be asked.",
+        description="Bring PDF, Word (.docx), HTML, Markdown and text files into a collection, to ask about them.",
         epilog=(
             "Running it again adds nothing that is already there, replaces files that changed and continues a run that "
             "was stopped. Exit status: 0 all files are in, 3 some were refused, 2 bad argument or setting, 1 outage, "
@@ -69,21 +70,40 @@ def _parser() -> argparse.ArgumentParser:
         ),
     )
     parser.add_argument(
-        "paths", nargs="+", type=Path, metavar="PATH", help="a PDF file, or a folder searched for *.pdf"
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="a file, or a folder searched for *.pdf, *.docx, *.html, *.md and *.txt",
     )
     parser.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="folder of the index and the files (RANK37_DATA_DIR)"
     )
     parser.add_argument("--collection", metavar="NAME", help="which collection (RANK37_COLLECTION)")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write how each file ended to this file, as JSON")
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="read, cut and embed on a Ray cluster: its address, or local for this machine's cores",
+    )
+    parser.add_argument("--ray-workers", type=int, default=2, metavar="N", help="files at a time on the cluster (2)")
     return parser
+
+
+@dataclass(frozen=True, slots=True)
+class _Ray:
+    """Where files are read, cut and embedded, and how many at a time."""
+
+    address: str
+    workers: int
 
 
 class _Run:
     """One run of the command: what was done so far survives whatever ends it."""
 
-    def __init__(self, report_path: Path | None) -> None:
+    def __init__(self, report_path: Path | None, ray: _Ray | None) -> None:
         self._report_path = report_path
+        self._ray = ray
         self._outcomes: list[FileOutcome] = []
         self._started = perf_counter()
         self._began = False
@@ -99,14 +119,17 @@ class _Run:
             raise BadInput(f"--report {path} can't be written: {path.parent} is no folder that can be written to")
 
     def ingest(self, paths: Sequence[Path], settings: Settings) -> int:
-        from ingest.files import find_pdfs, printable
+        from ingest.files import find_documents, printable
         from ingest.write import counted, ingest_files
 
-        files = list(find_pdfs(paths))
+        files = list(find_documents(paths))
         if not files:
             folders = ", ".join(printable(path) for path in paths)
-            raise BadInput(f"there is no PDF file in {folders}: name files, or a folder that holds some")
-        with _open_ingester(settings) as ingester:
+            raise BadInput(
+                f"there is no file to ingest in {folders}: name PDF, Word (.docx), HTML, Markdown or text files, or "
+                "a folder that holds some"
+            )
+        with _open_ingester(settings, files, self._ray) as ingester:
             print(f"Ingesting {counted(len(files), 'file')} into collection {settings.collection!r}", flush=True)
             self._began, self._started = True, perf_counter()
             with _display(len(files)) as show:
@@ -150,7 +173,7 @@ class _Run:
 
 
 @contextmanager
-def _open_ingester(settings: Settings) -> Iterator[Ingester]:
+def _open_ingester(settings: Settings, files: Sequence[Path], ray: _Ray | None) -> Iterator[Ingester]:
     from rich.console import Console
 
     from ingest.write import Ingester
@@ -161,7 +184,13 @@ def _open_ingester(settings: Settings) -> Iterator[Ingester]:
         embedder = open_embedder(settings)
     index = open_index(settings, embedder.identity)
     try:
-        yield Ingester.from_settings(settings, embedder, index)
+        if ray is None:
+            yield Ingester.from_settings(settings, embedder, index)
+            return
+        from ingest.ray_run import open_ray_ingester
+
+        with open_ray_ingester(settings, embedder, index, files, address=ray.address, workers=ray.workers) as ingester:
+            yield ingester
     finally:
         index.close()
 

@@ -148,13 +148,6 @@ def original_in(files_dir: Path, document_id: str) -> Path | None:
     return next((path for path in kept if path.exists()), None)
 
 
-def originals_in(files_dir: Path) -> Iterator[Path]:
-    """The kept copies of all documents, in no particular order."""
-    for path in files_dir.iterdir() if files_dir.is_dir() else ():
-        if path.suffix in KEPT_SUFFIXES.values() and DOCUMENT_ID.fullmatch(path.stem):
-            yield path
-
-
 def write_durably(path: Path, data: bytes) -> None:
     """Write a file so that it holds all of the new bytes or what it held before, whatever happens meanwhile."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")

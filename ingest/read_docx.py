@@ -20,7 +20,7 @@ from rag.errors import FileRefused
 
 XML_BYTES = 64 * 2**20
 """Most bytes that the XML of a document may unpack to. A page of text takes about 10,000."""
-MOST_PARTS = 20_000
+MOST_PARTS = 5_000
 """Most files in the archive: a picture is one."""
 
 _CORE_BYTES = 2**20

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from selectolax.lexbor import LexborHTMLParser, LexborNode
+from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 
 from ingest.read_document import ReadDocument
 from ingest.read_text import read_decoded
 from ingest.sections import TextBlock, as_document
+from rag.errors import FileRefused
 
 CELL_SEPARATOR = " | "
 
@@ -44,7 +45,12 @@ def read_html(path: Path, *, source: str, max_pages: int | None = None) -> ReadD
     with path.open("rb") as file:
         head = file.read(_DECLARED_WITHIN)
     text, warnings = read_decoded(path, source, declared=_declared(head))
-    tree = LexborHTMLParser(text)
+    try:
+        tree = LexborHTMLParser(text)
+    except SelectolaxError:  # it takes any text; what makes it fail is that it gets no memory
+        raise FileRefused(
+            "memory_limit", f"{source} needs too much memory: split it, or raise RANK37_FILE_MEMORY_LIMIT_MB"
+        ) from None
     title = tree.css_first("head > title")
     blocks = tree_blocks(tree)
     titles = [title.text() if title is not None else None]

@@ -173,10 +173,11 @@ def _paragraphs(lines: list[str]) -> Iterator[TextBlock]:
     for before, line in pairwise(lines):
         words = line.split()
         fits = len(before) + 1 + len(words[0]) <= width
-        if not wraps or fits or _opens_item(words) or "|" in line or "\t" in line.strip():
+        breaks_word = paragraph.endswith("-") and paragraph[-2:-1].isalpha() and words[0][0].islower()
+        if not wraps or (fits and not breaks_word) or _opens_item(words) or "|" in line or "\t" in line.strip():
             yield TextBlock(paragraph)
             paragraph = line.strip()
-        elif paragraph.endswith("-") and paragraph[-2:-1].isalpha() and words[0][0].isalpha():
+        elif breaks_word:
             first = paragraph[:-1].rsplit(" ", 1)[-1]
             paragraph = (paragraph if joins_with_hyphen(first, words[0]) else paragraph[:-1]) + line.strip()
         else:

@@ -15,6 +15,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from rag.errors import BadInput
+from rag.saved_settings import read_saved
 from rag.types import QueryPolicy
 
 EMBEDDED = "embedded"
@@ -165,7 +166,7 @@ class Settings(BaseSettings):
     """Longest time for reading one file; embedding is not counted."""
     file_memory_limit_mb: Annotated[int, Field(ge=256)] = 4096
     ocr_page_limit_s: Annotated[float, Field(ge=0)] = 60.0
-    """Longest time for OCR of one page without text, beside the file's own limit; 0: no OCR."""
+    """Most processor time for OCR of one page without text, beside the file's own limit; 0: no OCR."""
 
     @classmethod
     def settings_customise_sources(
@@ -234,9 +235,16 @@ def check_collection_name(name: str) -> str:
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read the environment; `overrides` that are not None win. Raises BadInput naming variable, value and limit."""
+    """Read the environment, then what was saved in the app; `overrides` that are not None win.
+
+    Raises: BadInput naming variable, value and limit.
+    """
+    given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]  # pydantic validates
+        settings = Settings(**given)
+        saved = read_saved(settings.data_dir)
+        added = {name: value for name, value in saved.items() if name not in settings.model_fields_set}
+        return Settings(**given, **added) if added else settings
     except ValidationError as error:
         lines = [
             f"setting {'.'.join(str(part) for part in issue['loc'])}{_shown(issue)}: {issue['msg']}"
@@ -245,6 +253,11 @@ def load_settings(**overrides: object) -> Settings:
         raise BadInput(
             "; ".join(lines) + " (set RANK37_<NAME> in the environment or .env; README lists them)"
         ) from None
+
+
+def set_in_environment() -> frozenset[str]:
+    """The fields that the environment or `.env` names: what is saved in the app does not change them."""
+    return frozenset(Settings().model_fields_set)
 
 
 def _shown(issue: Mapping[str, Any]) -> str:

@@ -129,7 +129,7 @@ def test_a_changed_file_is_reported_as_replaced(tmp_path: Path, papers: Path, ru
         (["PAPERS", "--collection", "no/slash"], "no/slash"),
         (["PAPERS", "--report", "absent/r.json"], "absent"),
         (["PAPERS", "--report", "PAPERS"], "is a folder"),
-        (["EMPTY"], "no PDF file in"),
+        (["EMPTY"], "no file to ingest in"),
     ],
 )
 def test_a_bad_argument_is_told_before_any_work(
