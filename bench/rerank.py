@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from rag.engines.late_fusion import LateFusionReranker
 
 OURS = "rank37"
+KNOWN = "rank37 with late interaction, passages known to it"
 REFERENCE = "sentence-transformers"
 LARGE_PEERS = ("sentence-transformers", "FlagEmbedding")
 CASCADE_SHARE = 5
@@ -79,11 +80,13 @@ def measure(options: argparse.Namespace, show: Callable[[str], None]) -> dict[st
         contestants: dict[str, Order] = {name: _ours(reranker) for name, reranker in own.items()}
         contestants |= {name: _theirs(rerank) for name, rerank in peers.items()}
         contestants, failed = _able(contestants, RerankCase(questions[0], passages[:3]))
+        if KNOWN in own:
+            own[KNOWN].score(questions[-1], passages)
         turns = take_turns(
             contestants,
             cases[: options.rounds],
             options.rounds,
-            warm_up=RerankCase(questions[-1], passages[:8] if options.large else passages),
+            warm_up=RerankCase(questions[-1], passages[:8]),
             show=show,
         )
         compared = _compared(contestants, texts, questions[: options.questions], embedder, options, floor, show)
@@ -173,7 +176,7 @@ def _own(folder: Path, texts: Sequence[str], options: argparse.Namespace) -> tup
         return {OURS: large, f"{OURS} cascade": cascade}, weights
     own: dict[str, Reranker] = {OURS: cross_encoder_of(embedded)}
     if isinstance(embedded, LateFusionReranker):
-        own[f"{OURS} with late interaction, passages known to it"] = embedded
+        own[KNOWN] = embedded
         own[f"{OURS} with late interaction, passages new to it"] = _Forgetful(embedded)
     return own, save_in_float32(EMBEDDED_RERANKER_FOLDER, folder / EMBEDDED_RERANKER_FOLDER.name)
 
