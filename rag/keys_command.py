@@ -64,7 +64,7 @@ def _create(options: argparse.Namespace) -> int:
 
 def _list(options: argparse.Namespace) -> int:
     with _open(options) as store:
-        keys = store.keys()
+        keys = store.listed()
     if not keys:
         print("there is no key: the API asks for none on this machine, and does not listen beyond it")
         return 0
@@ -83,7 +83,7 @@ def _revoke(options: argparse.Namespace) -> int:
         key = store.revoke(options.name)
         if options.forget:
             store.forget(options.name)
-        left = store.keys()
+        left = store.listed()
     print(f"key {key.name!r} opens nothing any more")
     if not left:
         print("no key is left on the list: on this machine the API now asks for none")

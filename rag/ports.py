@@ -356,7 +356,7 @@ class KeyStore(Protocol):
         """Make a key; returns what is kept of it, and the key itself, this once."""
         ...
 
-    def keys(self) -> list[ApiKey]:
+    def listed(self) -> list[ApiKey]:
         """All keys, revoked ones too, by name."""
         ...
 

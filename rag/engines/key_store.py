@@ -89,7 +89,7 @@ class SqlKeyStore:
             )
         return key, text
 
-    def keys(self) -> list[ApiKey]:
+    def listed(self) -> list[ApiKey]:
         """All keys, revoked ones too, by name."""
         with self._database.reading() as connection:
             return [_key(row) for row in connection.execute(sql.select(_keys).order_by(_keys.c.name)).mappings()]
@@ -130,7 +130,7 @@ class SqlKeyStore:
         self._database.close()
 
     def _named(self, name: str) -> ApiKey:
-        key = next((key for key in self.keys() if key.name == name), None)
+        key = next((key for key in self.listed() if key.name == name), None)
         if key is None:
             raise BadInput(f"there is no key {name!r}: `python -m rag keys list` names those there are")
         return key
