@@ -19,8 +19,16 @@ COLLECTION_PARAMETER = "collection"
 
 @st.cache_resource(show_spinner="Loading the models and opening the collection …")
 def open_library() -> Library:
-    """The library of this process; a failure is not remembered, so that a rerun tries again. Raises Rank37Error."""
-    return Library(load_settings())
+    """The library of this process; a failure is not remembered, so that a rerun tries again. Raises Rank37Error.
+
+    Where the settings name a port, the HTTP API serves the same library from then on.
+    """
+    settings = load_settings()
+    if settings.api_port is None:
+        return Library(settings)
+    from ui.api.serve import LibraryWithApi
+
+    return LibraryWithApi(settings)
 
 
 def open_workspace() -> Workspace:
