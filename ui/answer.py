@@ -13,9 +13,13 @@ from pathlib import Path
 
 import streamlit as st
 
+from rag.pipeline import answer_from
+from rag.replay import best_anyway
 from rag.types import Answer, Citation, Part, RankedChunk, Refusal, Result, Trace
+from rag.wiring import policy_for
 from ui.labelling import Labelling, show_outcome_label
 from ui.page_view import Sight, open_page
+from ui.problems import problems_shown
 from ui.words import as_html, as_markdown, count, floor_value, pages, score_value, shortfall, snippet
 from ui.workspace import Workspace
 
@@ -41,9 +45,47 @@ def show_result(result: Result, labelling: Labelling | None, workspace: Workspac
         if trace.ranked and workspace is not None:
             nearest = trace.ranked[0].chunk
             _page_button(Sight(nearest, nearest.first_page), f"r37-open-{trace.id}-nearest", workspace)
+            if result.outcome.reason == "below_floor" and best_anyway(trace).kept:
+                _show_anyway(trace, workspace)
     show_notes(trace)
     if labelling is not None:
-        show_outcome_label(trace, result.outcome, labelling)
+        documents = workspace.engines.index.documents if workspace else None
+        show_outcome_label(trace, result.outcome, labelling, documents)
+
+
+@st.fragment
+def _show_anyway(trace: Trace, workspace: Workspace) -> None:
+    """What an answer from the best passages would be, though none of them reaches the floor."""
+    key = f"anyway {trace.id}"
+    below = best_anyway(trace)
+    with problems_shown():
+        if key not in st.session_state:
+            label = f"Answer from the best {count(len(below.kept), 'passage')} anyway"
+            if not st.button(label, key=f"answer anyway {trace.id}", icon=":material/warning:", type="tertiary"):
+                return
+            engines = workspace.engines
+            policy = policy_for(workspace.settings, engines.reranker, engines.embedder)
+            with st.spinner("Making an answer from what is below the floor …"):
+                st.session_state[key] = answer_from(below, engines, policy)
+        outcome: Answer | Refusal = st.session_state[key]
+        with st.container(key=f"r37-anyway-{trace.id}"):
+            st.html(anyway_html(outcome, below))
+            if isinstance(outcome, Answer):
+                _show_answer(outcome, f"{trace.id}-anyway", workspace)
+
+
+def anyway_html(outcome: Answer | Refusal, below: Trace) -> str:
+    """What stands above an answer from passages below the floor, so that nobody takes it for a usual one."""
+    best = below.best_score or 0.0
+    said = (
+        f"The best of these passages scored {score_value(best)}: {shortfall(best, below.floor)} below the floor of "
+        f"{floor_value(below.floor)}. They may be about something else."
+    )
+    if isinstance(outcome, Refusal):
+        said = "The LLM read them and found no answer there either, or cited none of them. " + said
+    return f"""<div class="r37-below" data-testid="anyway">
+<p class="r37-headline">Below the floor: don’t rely on this</p>
+<p>{said}</p></div>"""
 
 
 def _show_answer(answer: Answer, name: str, workspace: Workspace | None) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from rag.replay import best_anyway
 from rag.types import Answer, Candidate, Chunk, Citation, Message, PageSpan, Part, RankedChunk, Refusal, Trace
-from ui.answer import answer_html, citation_html, refusal_html, refused_parts_html
+from ui.answer import answer_html, anyway_html, citation_html, refusal_html, refused_parts_html
 
 CHUNK = Chunk("c", "d", "Terms & <Conditions>", "Refunds", "Seven days from receipt.", (PageSpan(3, 0, 24),), 0, 9)
 CITATION = Citation(1, CHUNK, "Seven days from receipt.", 3)
@@ -90,3 +91,11 @@ def test_a_refusal_of_all_parts_names_them_and_says_what_the_llm_was_asked() -> 
     html = refusal_html(Refusal("below_floor", 0.31), trace)
     assert "What &lt;b&gt;else&lt;/b&gt;?" in html
     assert "No LLM was asked for an answer; one was asked for the parts of the question." in html
+
+
+def test_an_answer_from_below_the_floor_says_so_before_anything_else() -> None:
+    below = best_anyway(refused(0.31))
+    html = anyway_html(Answer("Seven [1].", (CITATION,), "written"), below)
+    assert "Below the floor: don’t rely on this" in html
+    assert "scored 0.310: 0.090 below the floor of 0.40" in html
+    assert "found no answer there either" in anyway_html(Refusal("model_declined", 0.31), below)

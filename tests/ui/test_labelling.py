@@ -19,7 +19,7 @@ from rag.evaluation.floors import questions_needed
 from rag.ports import TraceStore
 from rag.record import NOT_KEPT, Recorder
 from rag.settings import load_settings
-from rag.types import Label, Result, Trace
+from rag.types import Document, Label, Result, StoredDocument, Trace
 from rag.wiring import open_recorder
 from tests.rag.traces import answer_to, chunk, refusal_of, trace_of
 from ui.asking import Asking
@@ -76,6 +76,11 @@ def say(app: AppTest, key: str, verdict: str | None) -> None:
 
 def said(app: AppTest, key: str) -> str | None:
     return next(control.value for control in app.button_group if control.key == key)  # type: ignore[no-any-return]
+
+
+def controls(app: AppTest) -> list[str]:
+    """Keys of the controls for judging; what narrows the ranking is another matter."""
+    return [str(control.key) for control in app.button_group if not str(control.key).startswith("only ")]
 
 
 def passage(trace: Trace, rank: int) -> str:
@@ -144,9 +149,9 @@ def test_thumbs_are_of_one_answer_alone(recorder: Recorder) -> None:
 def test_a_hundred_passages_have_few_controls_and_any_can_be_looked_for(recorder: Recorder) -> None:
     trace = trace_of(scores=[0.9, *[0.3] * 99], asked_at=NOW)
     app = drawn(recorder, recorder.answered(Result(answer_to(trace), trace)))
-    assert len(app.button_group) == N_FIRST + 1, "and one of the answer"
+    assert len(controls(app)) == N_FIRST + 1, "and one of the answer"
     app.selectbox[0].set_value(trace.ranked[70].chunk.id).run()
-    assert len(app.button_group) == N_FIRST + 2
+    assert len(controls(app)) == N_FIRST + 2
     say(app, passage(trace, 71), "right")
     assert kept(recorder) == [("t1", "right", 71)]
     assert said(app, passage(trace, 71)) == "right", "it stays in sight"
@@ -161,17 +166,17 @@ def test_passages_of_a_deleted_document_are_not_offered(recorder: Recorder) -> N
     stored = store_of(recorder).trace("t1")
     assert stored is not None
     app = drawn(recorder, replace(result, trace=stored.trace))
-    assert [control.key for control in app.button_group] == ["outcome t1"]
+    assert controls(app) == ["outcome t1"]
 
 
 def test_nothing_is_offered_where_questions_are_not_kept(tmp_path: Path, recorder: Recorder) -> None:
     result = answered(recorder)
     with closing(open_recorder(load_settings(data_dir=tmp_path, traces=False))) as off:
         app = drawn(off, result)
-    assert not app.button_group
+    assert not controls(app)
     unkept = replace(result, trace=replace(result.trace, notes=(f"{NOT_KEPT}: the disk is full.",)))
     app = drawn(recorder, unkept)
-    assert not app.button_group
+    assert not controls(app)
     assert any("can’t be labelled" in caption.value for caption in app.caption)
 
 
@@ -212,3 +217,51 @@ def test_a_kept_question_is_over_and_as_it_ended(recorder: Recorder) -> None:
     assert isinstance(ended.error, LLMTimeout)
     assert str(ended.error) == str(error)
     assert ended.final_trace == error.trace
+
+
+def drawn_refusal(recorder: Recorder, result: Result, *documents: StoredDocument) -> AppTest:
+    """A refusal with the documents of the collection, of which the one with the answer can be chosen."""
+
+    def page(recorder, result, documents):  # type: ignore[no-untyped-def]  # its source is run without these imports
+        from ui.labelling import open_labelling, show_outcome_label
+
+        labelling = open_labelling(recorder, "documents")
+        show_outcome_label(result.trace, result.outcome, labelling, lambda: documents)
+
+    app = AppTest.from_function(
+        page, kwargs={"recorder": recorder, "result": result, "documents": documents}, default_timeout=60
+    ).run()
+    assert not app.exception
+    return app
+
+
+CONTRACT = StoredDocument(Document("contract", "Contract", "contract.pdf", 12), "ready")
+MANUAL = StoredDocument(Document("manual", "Manual", "manual.pdf", 3), "ready")
+
+
+def test_the_page_with_the_answer_makes_its_passage_right(recorder: Recorder) -> None:
+    result = refused(recorder)
+    app = drawn_refusal(recorder, result, CONTRACT, MANUAL)
+    assert not app.number_input, "first the refusal is called wrong"
+    say(app, "outcome refused", "wrongly_refused")
+    assert app.selectbox[0].value == "contract", "the nearest passage's document is proposed"
+    assert app.number_input[0].value == result.trace.ranked[0].chunk.first_page
+    assert len(app.selectbox[1].options) == 2, "both passages are on that page"
+    app.button[0].click().run()
+    assert kept(recorder) == [("refused", "wrongly_refused", None), ("refused", "right", 1)]
+    assert "the passage at rank 1, on page 1 of Contract, is right" in html(app)
+
+
+def test_a_page_of_which_nothing_was_recalled_is_kept_as_a_remark(recorder: Recorder) -> None:
+    app = drawn_refusal(recorder, refused(recorder), CONTRACT, MANUAL)
+    say(app, "outcome refused", "wrongly_refused")
+    app.selectbox[0].set_value("manual").run()
+    app.number_input[0].set_value(3).run()
+    assert any("No passage of that page was recalled" in caption.value for caption in app.caption)
+    app.button[0].click().run()
+    assert kept(recorder) == [("refused", "wrongly_refused", None)]
+    stored = store_of(recorder).trace("refused")
+    assert stored is not None
+    assert stored.feedback == (
+        "The answer is on page 3 of Manual (manual.pdf, manual); no passage of that page was recalled."
+    )
