@@ -19,16 +19,20 @@ logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 st.set_page_config("Rank37", page_icon=UI / "icon.svg", layout="wide")
 st.logo(UI / "logo.svg", size="large")
 st.html(UI / "style.css")
+st.html(UI / "chats.css")
 
+ask_page = st.Page(ask.show, title="Ask", icon=":material/forum:", default=True)
 page = st.navigation(
     [
-        st.Page(ask.show, title="Ask", icon=":material/forum:", default=True),
+        ask_page,
         st.Page(documents.show, title="Documents", icon=":material/description:", url_path="documents"),
         st.Page(quality.show, title="Quality", icon=":material/monitoring:", url_path="quality"),
     ]
 )
+st.session_state["page_before"] = st.session_state.get("page")
+st.session_state["page"] = page.title
 with problems_shown(retry_key="open_again"):
     workspace = open_workspace()
     with st.sidebar, problems_shown():
-        show_sidebar(workspace)
+        show_sidebar(workspace, ask_page)
     page.run()

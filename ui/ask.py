@@ -5,7 +5,6 @@ It starts questions and draws what came of them; the answering is `rag.pipeline`
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,41 +12,35 @@ from pathlib import Path
 import streamlit as st
 
 from rag.errors import Rank37Error
-from rag.export import refusal_text
-from rag.pipeline import Listener, answer_question
-from rag.record import was_kept
-from rag.types import Answer, Result, Trace, Turn
-from rag.wiring import policy_for
+from rag.types import Document, Trace
 from ui.answer import show_draft, show_notes, show_result
 from ui.asking import Asking, AskProgress
+from ui.chats import (
+    OpenChat,
+    ask,
+    ask_from,
+    begin_new_chat,
+    delete_dialog,
+    open_chat,
+    rename_dialog,
+    show_earlier,
+    write_address,
+)
 from ui.ingestion import n_unfinished, show_ingestion_strip
 from ui.labelling import Labelling, open_labelling
 from ui.problems import problems_shown, show_problem
 from ui.rank_panel import show_rank_panel, summary
-from ui.words import as_html, as_markdown, count, duration
+from ui.welcome import show_welcome
+from ui.words import as_html, as_markdown, count, duration, readable
 from ui.workspace import Workspace, open_workspace
 
 QUESTION_CHARACTERS = 2000
-HISTORY_TURNS = 6
-"""How many earlier turns help to understand a follow-up."""
-CHAT_PARAMETER = "trace"
-"""Names the chat's questions in the address, so that a reload, or a restart of the app, brings them back."""
-KEPT_IN_ADDRESS = 10
-"""How many of them, the latest."""
 FOLLOW_S = 0.25
 """Seconds between two looks at a question on its way."""
 SLOW_S = 4.0
 """A rerank expected to take longer than this is announced with its duration."""
-
-SUGGESTIONS = (
-    ("insurance-critical-illness.pdf", "How long is the waiting period for critical illness?"),
-    ("medicine-ibuprofen-children.pdf", "What is the ibuprofen dosage for children?"),
-    ("shop-returns-and-refunds.pdf", "How many days after receipt can I return an item for a refund?"),
-    ("shop-privacy.pdf", "What was the shop’s revenue last year?"),
-)
-"""Questions of the sample documents, each with the file that makes it worth asking; the last is refused."""
-
-_log = logging.getLogger(__name__)
+NAMES_SHOWN = 3
+"""How many of the searched documents are named beneath a question."""
 
 _SHOW_LATEST = Path(__file__).parent / "show_latest.html"
 """Scrolls to the latest question; the file says why."""
@@ -56,13 +49,11 @@ _SHOW_LATEST = Path(__file__).parent / "show_latest.html"
 def show() -> None:
     """Draw the page."""
     workspace = open_workspace()
-    if "chat" not in st.session_state:
-        st.session_state["chat"] = _chat_of_address(workspace)
-    chat: list[Asking] = st.session_state["chat"]
-    _header(chat)
-    ready: list[str] | None = None
+    chat = open_chat(workspace)
+    ready: list[Document] | None = None
     with problems_shown(retry_key="look_again"):
-        ready = [stored.document.source for stored in workspace.engines.index.documents() if stored.state == "ready"]
+        ready = [stored.document for stored in workspace.engines.index.documents() if stored.state == "ready"]
+    searched = _header(chat, ready or [], workspace)
 
     typed = st.chat_input(
         _placeholder(ready, workspace),
@@ -71,46 +62,32 @@ def show() -> None:
         key="question",
     )
     if typed and typed.strip():
-        chat.append(_asking(typed.strip(), chat, workspace))
+        ask(chat, typed.strip(), workspace, document_ids=searched)
 
+    write_address(chat)  # now: what is drawn below may begin a new run
     if ready is not None:
         show_ingestion_strip(workspace, n_ready=len(ready))
-    if not chat and ready is not None:
-        _empty_state(ready, workspace, chat)
+    if chat.notice:
+        st.warning(as_markdown(chat.notice), icon=":material/info:")
+    if not chat.askings and ready is not None:
+        chosen = show_welcome(ready, workspace)
+        if chosen:
+            ask(chat, chosen, workspace, document_ids=searched)
+            write_address(chat)
+            st.rerun()
+    if chat.earlier:
+        label = f"Show {count(len(chat.earlier), 'earlier question')}"
+        st.button(label, key="show_earlier", icon=":material/history:", on_click=show_earlier, args=(chat, workspace))
     labelling: Labelling | None = None
-    if chat:
+    if chat.askings:
         with problems_shown():
             labelling = open_labelling(workspace.recorder, workspace.settings.collection)
-    for number, asking in enumerate(chat):
-        _show_exchange(asking, workspace, labelling, number=number, is_latest=asking is chat[-1])
-    _write_address(chat, workspace)
+    titles = {document.id: document.title for document in ready or []}
+    for number, asking in enumerate(list(chat.askings)):
+        _show_exchange(asking, chat, workspace, labelling, number=number, titles=titles)
 
 
-def _chat_of_address(workspace: Workspace) -> list[Asking]:
-    """The kept questions that the page's address names; those that are gone meanwhile are left out."""
-    ids = st.query_params.get_all(CHAT_PARAMETER)[-KEPT_IN_ADDRESS:]
-    try:
-        store = workspace.recorder.store() if ids else None
-        found = [store.trace(trace_id) for trace_id in ids] if store else []
-    except Rank37Error as error:
-        _log.warning("the chat is not brought back: %s", error)
-        return []
-    collection = workspace.settings.collection
-    return [Asking.kept(stored) for stored in found if stored is not None and stored.collection == collection]
-
-
-def _write_address(chat: Sequence[Asking], workspace: Workspace) -> None:
-    traces = [trace for asking in chat if (trace := asking.progress().final_trace) and was_kept(trace)]
-    ids = [trace.id for trace in traces[-KEPT_IN_ADDRESS:]] if workspace.settings.traces else []
-    if ids == st.query_params.get_all(CHAT_PARAMETER):
-        return
-    if ids:
-        st.query_params[CHAT_PARAMETER] = ids
-    else:
-        del st.query_params[CHAT_PARAMETER]
-
-
-def _placeholder(ready: Sequence[str] | None, workspace: Workspace) -> str:
+def _placeholder(ready: Sequence[Document] | None, workspace: Workspace) -> str:
     if ready is None or ready:
         return "Ask your documents"
     if n_unfinished(workspace):
@@ -118,75 +95,63 @@ def _placeholder(ready: Sequence[str] | None, workspace: Workspace) -> str:
     return "Add a document first: then there is something to ask"
 
 
-def _header(chat: list[Asking]) -> None:
-    title, button = st.columns([4, 1], vertical_alignment="center")
-    title.title("Ask your documents", anchor=False)
-    if chat:
-        button.button(
-            "New chat", icon=":material/add_comment:", width="stretch", key="new_chat", on_click=_new_chat, args=(chat,)
+def _header(chat: OpenChat, ready: Sequence[Document], workspace: Workspace) -> tuple[str, ...]:
+    """The title, and what can be done with the chat; gives the ids of the documents to search, none: all of them."""
+    row = st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="r37-head")
+    row.title("Ask your documents", anchor=False, width="content")
+    buttons = row.container(horizontal=True, width="content")
+    searched = _documents_to_search(buttons, ready, workspace)
+    if chat.askings:
+        buttons.button("New chat", icon=":material/add_comment:", key="new_chat", on_click=begin_new_chat)
+    if chat.id:
+        with buttons.popover("This chat", icon=":material/more_horiz:", key="chat_menu"):
+            if st.button("Rename …", icon=":material/edit:", type="tertiary", key="rename_chat_button"):
+                rename_dialog(chat, workspace)
+            if st.button("Delete …", icon=":material/delete:", type="tertiary", key="delete_chat_button"):
+                delete_dialog(chat, workspace)
+    return searched
+
+
+def _documents_to_search(
+    place: st.delta_generator.DeltaGenerator, ready: Sequence[Document], workspace: Workspace
+) -> tuple[str, ...]:
+    if len(ready) < 2:
+        return ()
+    titles = {document.id: readable(document.title) for document in ready}
+    name = f"searched in {workspace.key}"  # outlives the widget, which is gone while another page is drawn
+    before = [one for one in st.session_state.get(name, ()) if one in titles]
+    label = f"In {count(len(before), 'document')}" if before else "In all documents"
+    with place.popover(label, icon=":material/filter_list:", key="search_in"):
+        chosen = st.multiselect(
+            "Search only in",
+            list(titles),
+            default=before,
+            format_func=lambda one: titles.get(one, ""),
+            placeholder="All documents",
+            key=f"{name}, choosing",
         )
-
-
-def _new_chat(chat: list[Asking]) -> None:
-    for asking in chat:
-        asking.stop()
-    chat.clear()
-    st.session_state.pop("scrolled_to", None)
-
-
-def _empty_state(ready: Sequence[str], workspace: Workspace, chat: list[Asking]) -> None:
-    st.markdown(
-        "Every answer quotes the pages that it rests on. Where the documents don’t answer, Rank37 says so, and "
-        "shows what came nearest."
-    )
-    if not ready:
-        if not n_unfinished(workspace):
-            st.info("The collection is empty. Add PDFs on the **Documents** page.", icon=":material/description:")
-        return
-    suggestions = [question for source, question in SUGGESTIONS if source in ready]
-    if suggestions:
-        st.caption("For a start, from the sample documents:")
-        for question in suggestions:
-            st.button(question, key=f"suggest {question}", on_click=_ask_suggestion, args=(question, chat, workspace))
-
-
-def _ask_suggestion(question: str, chat: list[Asking], workspace: Workspace) -> None:
-    chat.append(_asking(question, chat, workspace))
-
-
-def _asking(question: str, earlier: Sequence[Asking], workspace: Workspace) -> Asking:
-    """The question, to be started when the earlier ones are over: what they were told is its history then."""
-    before = tuple(earlier)
-
-    def ask(listen: Listener) -> Result:
-        return answer_question(
-            question,
-            workspace.engines,
-            policy_for(workspace.settings, workspace.engines.reranker, workspace.engines.embedder),
-            history=_turns(before),
-            listen=listen,
-        )
-
-    return Asking(question, ask, workspace.recorder)
-
-
-def _turns(chat: Sequence[Asking]) -> tuple[Turn, ...]:
-    turns = []
-    for asking in chat:
-        result = asking.progress().result
-        if result is not None:
-            outcome = result.outcome
-            reply = outcome.text if isinstance(outcome, Answer) else refusal_text(outcome, result.trace)
-            turns.append(Turn(asking.question, reply))
-    return tuple(turns[-HISTORY_TURNS:])
+        st.caption("Questions asked from now on are answered from these documents alone.")
+    if chosen != before:
+        st.session_state[name] = chosen
+        st.rerun()
+    return tuple(chosen)
 
 
 def _show_exchange(
-    asking: Asking, workspace: Workspace, labelling: Labelling | None, *, number: int, is_latest: bool
+    asking: Asking,
+    chat: OpenChat,
+    workspace: Workspace,
+    labelling: Labelling | None,
+    *,
+    number: int,
+    titles: dict[str, str],
 ) -> None:
+    is_latest = asking is chat.askings[-1]
     trace: Trace | None = None
     with st.chat_message("user", avatar=":material/person:"):
         st.html(f'<p class="r37-question">{as_html(asking.question)}</p>')
+        if asking.document_ids:
+            st.caption(_searched_in(asking.document_ids, titles))
     with st.chat_message("assistant", avatar=":material/manage_search:"):
         progress = asking.progress()
         if not progress.is_over:
@@ -194,6 +159,8 @@ def _show_exchange(
             return
         if progress.stopped:
             st.caption("Stopped before there was an answer.")
+        elif progress.lost:
+            st.caption(as_markdown(progress.lost))
         elif progress.error is not None:
             trace = progress.error.trace
             show_problem(progress.error)
@@ -202,11 +169,51 @@ def _show_exchange(
         elif progress.result is not None:
             trace = progress.result.trace
             show_result(progress.result, labelling, workspace)
+        _question_buttons(asking, chat, workspace, number=number, is_latest=is_latest)
     if trace is not None:
-        show_rank_panel(trace, expanded=is_latest, labelling=labelling)
+        show_rank_panel(trace, expanded=is_latest, labelling=labelling, workspace=workspace)
     if is_latest and st.session_state.get("scrolled_to") != number:
         st.session_state["scrolled_to"] = number
         st.html(_SHOW_LATEST, unsafe_allow_javascript=True)
+
+
+def _searched_in(document_ids: Sequence[str], titles: dict[str, str]) -> str:
+    """The documents that a question was restricted to, in words."""
+    names = [as_markdown(titles.get(one, "a document that was deleted since")) for one in document_ids[:NAMES_SHOWN]]
+    more = len(document_ids) - len(names)
+    return f"Searched only in {', '.join(names)}" + (f" and {count(more, 'more document')}" if more else "")
+
+
+def _question_buttons(asking: Asking, chat: OpenChat, workspace: Workspace, *, number: int, is_latest: bool) -> None:
+    with st.container(horizontal=True, key=f"r37-question-buttons-{number}"):
+        if is_latest:
+            again = st.button("Ask again", icon=":material/refresh:", type="tertiary", key=f"again {number}")
+            if again:
+                with problems_shown():
+                    ask_from(chat, asking, asking.question, workspace, document_ids=asking.document_ids)
+                st.rerun()
+        if st.button("Edit the question", icon=":material/edit:", type="tertiary", key=f"edit {number}"):
+            _edit_dialog(asking, chat, workspace)
+
+
+@st.dialog("Edit the question")
+def _edit_dialog(asking: Asking, chat: OpenChat, workspace: Workspace) -> None:
+    later = len(chat.askings) - chat.askings.index(asking) - 1 if asking in chat.askings else 0
+    with st.form("edit_question", border=False):
+        text = st.text_area(
+            "Question", value=asking.question, max_chars=QUESTION_CHARACTERS, key=f"edited {asking.id or id(asking)}"
+        )
+        if later:
+            whom = "the question after it and its answer are" if later == 1 else f"the {later} questions after it are"
+            st.warning(f"It is asked anew in its place: {whom} dropped from this chat.", icon=":material/warning:")
+        submitted = st.form_submit_button("Ask", type="primary")
+    if submitted and text.strip() and asking in chat.askings:
+        try:
+            ask_from(chat, asking, text.strip(), workspace, document_ids=asking.document_ids)
+        except Rank37Error as error:
+            show_problem(error)
+            return
+        st.rerun()
 
 
 @st.fragment(run_every=FOLLOW_S)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NoReturn, Self
 
@@ -17,6 +17,7 @@ from rag import errors
 from rag.errors import FileRefused, Rank37Error
 from rag.record import Recorder
 from rag.types import (
+    ChatQuestion,
     Event,
     Failure,
     RankingReady,
@@ -33,6 +34,10 @@ _log = logging.getLogger(__name__)
 
 Ask = Callable[[Callable[[Event], None]], Result]
 """Answers the question, calling the listener with events on the way."""
+
+
+Ended = Callable[[Trace], None]
+"""Is told the trace of a question that is over and recorded."""
 
 
 class AskStopped(Exception):
@@ -59,13 +64,15 @@ class AskProgress:
     result: Result | None = None
     error: Rank37Error | None = None
     stopped: bool = False
+    lost: str = ""
+    """Why nothing can be shown of a question that was asked earlier; empty for every other one."""
     stages: tuple[Stage, ...] = field(default=())
     """The stages so far, the running one last."""
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more will come."""
-        return self.result is not None or self.error is not None or self.stopped
+        return self.result is not None or self.error is not None or self.stopped or bool(self.lost)
 
     @property
     def final_trace(self) -> Trace | None:
@@ -77,8 +84,30 @@ class AskProgress:
 class Asking:
     """A question being answered, and recorded unless it is stopped. Safe to look at from any thread."""
 
-    def __init__(self, question: str, ask: Ask, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self,
+        question: str,
+        ask: Ask,
+        recorder: Recorder | None = None,
+        *,
+        id: str = "",
+        document_ids: Sequence[str] = (),
+        ended: Ended = lambda trace: None,
+    ) -> None:
+        """Describe the question; `start` begins.
+
+        Args:
+            question: As the person typed it.
+            ask: Answers it.
+            recorder: Keeps what came of it; None: nothing does.
+            id: Of the chat's question; empty where the chat is not kept.
+            document_ids: The documents that are searched; empty: all.
+            ended: Called from its thread with the trace, once that is kept.
+        """
         self.question = question
+        self.id = id
+        self.document_ids = tuple(document_ids)
+        self._ended = ended
         self._ask = ask
         self._recorder = recorder
         self._progress = AskProgress()
@@ -86,15 +115,22 @@ class Asking:
         self._thread = threading.Thread(target=self._run, name="asking", daemon=True)
 
     @classmethod
-    def kept(cls, stored: StoredTrace) -> Self:
+    def kept(cls, stored: StoredTrace, *, id: str = "", document_ids: Sequence[str] = ()) -> Self:
         """A question that was over long ago, as it ended."""
-        asking = cls(stored.trace.question, _never)
+        asking = cls(stored.trace.question, _never, id=id, document_ids=document_ids)
         if isinstance(stored.outcome, Failure):
             error = _error(stored.outcome)
             error.attach(stored.trace)
             asking._progress = AskProgress(error=error)
         else:
             asking._progress = AskProgress(result=Result(stored.outcome, stored.trace))
+        return asking
+
+    @classmethod
+    def lost(cls, question: ChatQuestion, why: str) -> Self:
+        """A question of which no outcome is kept."""
+        asking = cls(question.text, _never, id=question.id, document_ids=question.document_ids)
+        asking._progress = AskProgress(lost=why)
         return asking
 
     def start(self) -> None:
@@ -118,8 +154,11 @@ class Asking:
     def _run(self) -> None:
         try:
             result = self._ask(self._listen)
+            if self._stop.is_set():
+                raise AskStopped
             if self._recorder is not None:
                 result = self._recorder.answered(result)
+                self._tell_end(result.trace)
         except AskStopped:
             self._progress = replace(self._progress, stopped=True)
         except Rank37Error as error:
@@ -145,6 +184,14 @@ class Asking:
     def _record_failure(self, error: Rank37Error) -> None:
         if self._recorder is not None:
             self._recorder.failed(error)
+            if error.trace is not None:
+                self._tell_end(error.trace)
+
+    def _tell_end(self, trace: Trace) -> None:
+        try:
+            self._ended(trace)
+        except Exception:  # an outcome is never lost for the sake of a note on it
+            _log.exception("the end of a question was not noted")
 
     def _listen(self, event: Event) -> None:
         if self._stop.is_set():

@@ -1,6 +1,6 @@
-"""The sidebar: which engines are in use and why, the floor, and how much there is to search.
+"""The sidebar: which collection is asked, its chats, which engines are in use and why, and the floor.
 
-It shows what the engines say of themselves; it chooses nothing.
+It shows what the engines say of themselves; it chooses no engine.
 """
 
 from __future__ import annotations
@@ -9,25 +9,33 @@ import streamlit as st
 
 from rag.types import EngineInfo
 from rag.wiring import floor_in_use
+from ui.chats import begin_new_chat, show_chats
 from ui.problems import problems_shown, show_problem
 from ui.words import as_html, as_markdown, count, floor_value, sentence_html
-from ui.workspace import Workspace
+from ui.workspace import CHAT_PARAMETER, Workspace, choose_collection
 
 _ROLES = {"embedder": "Embedder", "index": "Index", "reranker": "Reranker", "llm": "LLM"}
 
 DEFAULT_RERANKER_SIZE = "2.3 GB"
 
 
-def show_sidebar(workspace: Workspace) -> None:
-    """Draw it into the current container."""
+def show_sidebar(workspace: Workspace, ask_page: st.Page) -> None:
+    """Draw it into the current container; a chat that is chosen opens on the given page."""
     infos = workspace.engines.infos
     with problems_shown():
+        _choose_collection(workspace)
         st.html(_collection(workspace))
-    before_llm = [info for info in infos if info.role != "llm"]
-    st.html("".join(_engine(info) for info in before_llm))
-    if workspace.engines.reranker.info.stands_in_for:
-        _fetch_notice(workspace)
-    st.html("".join(_engine(info) for info in infos if info.role == "llm"))
+    chosen: str | None = None
+    with problems_shown():
+        chosen = show_chats(workspace)
+    if chosen:
+        st.switch_page(ask_page, query_params={CHAT_PARAMETER: chosen})
+    stands_in = any(info.stands_in_for for info in infos)
+    with st.expander("What is in use", icon=":material/tune:", expanded=stands_in, key="engines_in_use"):
+        st.html("".join(_engine(info) for info in infos if info.role != "llm"))
+        if workspace.engines.reranker.info.stands_in_for:
+            _fetch_notice(workspace)
+        st.html("".join(_engine(info) for info in infos if info.role == "llm"))
     for info in infos:
         if info.sends_data_to:
             st.warning(
@@ -37,12 +45,32 @@ def show_sidebar(workspace: Workspace) -> None:
             )
 
 
+def _choose_collection(workspace: Workspace) -> None:
+    titles = {card.key: card.title for card in workspace.library.collections()}
+    if len(titles) < 2:
+        return
+    keys = list(titles)
+    if st.session_state.get("collection_choice") != workspace.key:
+        st.session_state["collection_choice"] = workspace.key  # the address may have named another one meanwhile
+    st.selectbox(
+        "Collection",
+        keys,
+        format_func=lambda key: titles.get(key, key),
+        key="collection_choice",
+        on_change=_collection_chosen,
+    )
+
+
+def _collection_chosen() -> None:
+    begin_new_chat()
+    choose_collection(st.session_state["collection_choice"])
+
+
 def _collection(workspace: Workspace) -> str:
     index = workspace.engines.index
     floor = floor_in_use(workspace.settings, workspace.engines.reranker, workspace.engines.embedder)
     ready = sum(1 for stored in index.documents() if stored.state == "ready")
-    return f"""<div class="r37-facts"><p><b>{count(ready, "document")}</b>, {count(index.count_chunks(), "chunk")}
-in the collection “{as_html(index.collection)}”</p>
+    return f"""<div class="r37-facts"><p><b>{count(ready, "document")}</b>, {count(index.count_chunks(), "chunk")}</p>
 <p>Floor <b>{floor_value(floor.value)}</b>: passages that score less are never used
 <small>{sentence_html(floor.why)}</small></p></div>"""
 

@@ -11,7 +11,10 @@ from ingest.library import Library, Workspace
 from rag.errors import BadInput
 from rag.settings import load_settings
 
-__all__ = ["COLLECTION_PARAMETER", "Workspace", "choose_collection", "open_library", "open_workspace"]
+__all__ = ["CHAT_PARAMETER", "COLLECTION_PARAMETER", "Workspace", "choose_collection", "open_library", "open_workspace"]
+
+CHAT_PARAMETER = "chat"
+"""Names the open chat in the page's address."""
 
 COLLECTION_PARAMETER = "collection"
 """Names the collection in the page's address, where it is not the one that the app starts with."""
@@ -32,12 +35,18 @@ def open_library() -> Library:
 
 
 def open_workspace() -> Workspace:
-    """The collection that this session looks at: the address's, else the one it chose, else the settings'.
+    """The collection that this session looks at: the address's chat's, else the address's, else the one it chose.
 
-    One that was deleted meanwhile, or is not open to this person, gives way to the settings' own. Raises Rank37Error.
+    None of those, or one that was deleted meanwhile or is not open to this person: the settings' own.
+
+    Raises: Rank37Error.
     """
     library = open_library()
-    wanted = st.query_params.get(COLLECTION_PARAMETER) or st.session_state.get("collection")
+    wanted = (
+        _collection_of_chat(library, st.query_params.get(CHAT_PARAMETER))
+        or st.query_params.get(COLLECTION_PARAMETER)
+        or st.session_state.get("collection")
+    )
     try:
         workspace = library.open(wanted)
     except BadInput:
@@ -55,3 +64,14 @@ def choose_collection(key: str) -> None:
         st.query_params[COLLECTION_PARAMETER] = key
     elif COLLECTION_PARAMETER in st.query_params:
         del st.query_params[COLLECTION_PARAMETER]
+
+
+def _collection_of_chat(library: Library, chat_id: str | None) -> str | None:
+    """The collection that a chat asks, which never changes; None where there is no such chat."""
+    known: dict[str, str] = st.session_state.setdefault("collection_of_chat", {})
+    if chat_id and chat_id not in known:
+        chat = library.chats.chat(chat_id)
+        if chat is None:
+            return None
+        known[chat_id] = chat.card.collection
+    return known.get(chat_id or "")

@@ -15,7 +15,7 @@ from rag.json_lines import read_rows
 from rag.settings import Settings
 from rag.training.groups import question_digest, read_groups
 from tests.contracts.tiny_models import save_cross_encoder
-from ui.ask import CHAT_PARAMETER
+from ui.chats import TRACE_PARAMETER
 from ui.workspace import open_library
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,7 +90,7 @@ def test_from_labels_in_the_app_to_a_measured_reranker(
         say(app, f"passage {trace.id} {trace.ranked[1].chunk.id}", "wrong")
 
     again = AppTest.from_file(str(ROOT / "app.py"), default_timeout=WAIT_S)
-    again.query_params[CHAT_PARAMETER] = [trace.id]
+    again.query_params[TRACE_PARAMETER] = [trace.id]
     again.run()
     labelled = {control.key: control.value for control in again.button_group}
     assert labelled[f"passage {trace.id} {trace.ranked[0].chunk.id}"] == "right", (

@@ -1,0 +1,82 @@
+"""What the Ask page shows before the first question: a short welcome, and questions that are worth asking.
+
+It asks nothing: it gives back the question that was clicked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import streamlit as st
+
+from rag.types import Document
+from ui.ingestion import n_unfinished
+from ui.words import as_markdown
+from ui.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Showpiece:
+    """A question of the sample documents that shows something; what it shows is true with the embedded engines."""
+
+    question: str
+    sources: tuple[str, ...]
+    """The sample files without which it would show something else."""
+    icon: str
+    headline: str
+    point: str
+
+
+SHOWPIECES = (
+    Showpiece(
+        "How does ibuprofen work?",
+        ("medicine-ibuprofen-mechanism.pdf", "medicine-ibuprofen-adults.pdf", "medicine-ibuprofen-children.pdf"),
+        ":material/trending_up:",
+        "A buried answer",
+        "The section that explains it is far down in what search finds. Reading each passage with the question lifts "
+        "it to the top, where the answer quotes it.",
+    ),
+    Showpiece(
+        "How many points do I get for subscribing to the newsletter?",
+        ("shop-privacy.pdf", "shop-gift-cards-and-loyalty.pdf"),
+        ":material/trending_down:",
+        "A near miss",
+        "Search puts the section “Newsletter” first, but it says nothing of points. It scores below the floor, so it "
+        "is not made into an answer.",
+    ),
+    Showpiece(
+        "What was the shop’s revenue last year?",
+        ("shop-privacy.pdf", "shop-returns-and-refunds.pdf"),
+        ":material/block:",
+        "An honest refusal",
+        "No document says it. Rank37 says so, shows what came nearest, and asks no LLM to guess.",
+    ),
+)
+
+
+def show_welcome(ready: Sequence[Document], workspace: Workspace) -> str | None:
+    """Draw it; gives the question that was clicked in this run."""
+    st.markdown(
+        "Every answer quotes the pages that it rests on. Where the documents don’t answer, Rank37 says so, and "
+        "shows what came nearest."
+    )
+    if not ready:
+        if not n_unfinished(workspace):
+            st.info("The collection is empty. Add PDFs on the **Documents** page.", icon=":material/description:")
+        return None
+    sources = {document.source for document in ready}
+    showpieces = [piece for piece in SHOWPIECES if sources.issuperset(piece.sources)]
+    return _showpieces(showpieces) if showpieces else None
+
+
+def _showpieces(showpieces: Sequence[Showpiece]) -> str | None:
+    chosen: str | None = None
+    st.caption("Sample documents are in already: insurance terms, medicine leaflets, a shop’s terms, a manual. Try:")
+    for column, piece in zip(st.columns(len(showpieces)), showpieces, strict=True):
+        with column.container(border=True, height="stretch", key=f"r37-showpiece-{piece.headline}"):
+            st.markdown(f"{piece.icon} **{piece.headline}**")
+            if st.button(as_markdown(piece.question), key=f"suggest {piece.question}", width="stretch"):
+                chosen = piece.question
+            st.caption(piece.point)
+    return chosen
