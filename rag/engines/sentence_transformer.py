@@ -44,9 +44,9 @@ class SentenceTransformerEmbedder:
     """A bi-encoder behind the `Embedder` port. Safe to use from several threads; they take turns.
 
     It computes in bfloat16 where that is quick. Vectors of both number formats mix in one collection, so that one made
-    on this machine can be used on another: they are the same weights' vectors, rounded otherwise, with a cosine of
-    0.99 and more between them, where two passages that a person would call alike have 0.8. So the number format is no
-    part of `identity`, only of `info`.
+    on this machine can be used on another: they are the same weights' vectors, rounded otherwise. For all-MiniLM-L6-v2
+    the cosine between them is above 0.999, and R@100 was the same in all four pairings of passages and questions. So
+    the number format is no part of `identity`, only of `info`.
     """
 
     def __init__(
