@@ -107,9 +107,9 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
         for name, times in result["times"].items()
     )
     notes = (
-        f"{result['chunks']} chunks of {result['set']}, the same in each; {result['recall']} are recalled and "
-        "reranked, the best 5 given. Ours recalls by dense vectors and BM25 and applies the floor; the others, in "
-        f"their documented way without a model hub, by dense vectors alone. '{OURS}' is the program as it comes, with late "
+        f"{result['chunks']} chunks of {result['set']}, the same in each; {result['recall']} are recalled and reranked "
+        "and the best 5 given. Ours recalls by dense vectors and BM25 and applies the floor; the others, in their "
+        f"documented way without a model hub, by dense vectors alone. '{OURS}' is the program as it comes, with late "
         f"interaction; '{PLAIN}' has exactly the weights that the peers have.",
     )
     stages = tuple(
