@@ -18,7 +18,7 @@ from bench.material import SAMPLES, pdfs_of, questions_of
 from bench.peers.frameworks import FRAMEWORK_PACKAGES, Framework, Models, framework_openers
 from bench.peers.opening import open_all
 from bench.peers.rerankers import save_in_float32
-from bench.rounds import ratios, spread, take_turns
+from bench.rounds import cpu_ratios_of, ratios_of, take_turns, times_of
 from bench.words import figure, listed_versions, seconds_of, share_of, table_of_reasons
 from rag.evaluation.tables import Table
 from rag.settings import Settings
@@ -81,9 +81,10 @@ def measure(options: argparse.Namespace, show: Callable[[str], None]) -> dict[st
             "chunks": len(chunks),
             "recall": policy.recall_limit,
             "ours": [asdict(info) for info in engines.infos],
-            "times": {peer: spread(turn.seconds) for peer, turn in turns.items()},
-            "ratio": ratios({peer: turn.seconds for peer, turn in turns.items()}, OURS),
-            "ratio_same_weights": ratios({peer: turn.seconds for peer, turn in turns.items()}, PLAIN),
+            "times": times_of(turns),
+            "ratio": ratios_of(turns, OURS),
+            "cpu_ratio": cpu_ratios_of(turns, OURS),
+            "ratio_same_weights": ratios_of(turns, PLAIN),
             "stages_ms": {peer: _medians(timings[1:]) for peer, timings in stages.items()},
             "best_shared": {
                 peer: _shared(turns[PLAIN].outcomes, turn.outcomes) for peer, turn in turns.items() if peer != PLAIN
@@ -102,6 +103,8 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
             f"{seconds_of(times['least_s'])} to {seconds_of(times['most_s'])}",
             figure(result["ratio"].get(name), "x"),
             figure(result["ratio_same_weights"].get(name), "x"),
+            seconds_of(times["cpu_median_s"]),
+            figure(result["cpu_ratio"].get(name), "x"),
             share_of(result["best_shared"].get(name)),
         )
         for name, times in result["times"].items()
@@ -119,7 +122,16 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     return [
         Table(
             "From question to kept passages",
-            ("", "median", "from to", f"times {OURS}", f"times {PLAIN}", "best 5 shared with that"),
+            (
+                "",
+                "median",
+                "from to",
+                f"times {OURS}",
+                f"times {PLAIN}",
+                "CPU",
+                f"CPU times {OURS}",
+                "best 5 shared with that",
+            ),
             rows,
             notes,
         ),

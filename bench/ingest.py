@@ -22,7 +22,7 @@ from bench.material import SAMPLES, chunks_of, pdfs_of
 from bench.peers.frameworks import FRAMEWORK_PACKAGES, Framework, Models, framework_openers
 from bench.peers.opening import open_all
 from bench.peers.rerankers import save_in_float32
-from bench.rounds import ratios, spread, take_turns
+from bench.rounds import cpu_ratios_of, ratios_of, take_turns, times_of
 from bench.words import count_of, figure, listed_versions, seconds_of, table_of_reasons
 from rag.evaluation.tables import Table
 from rag.ports import Embedder
@@ -102,9 +102,11 @@ def measure(options: argparse.Namespace, show: Callable[[str], None]) -> dict[st
         "pages": pages,
         "ours": asdict(embedder.info),
         "whole": _figures(whole, pages),
-        "ratio": ratios({peer: turn.seconds for peer, turn in whole.items()}, OURS),
+        "ratio": ratios_of(whole, OURS),
+        "cpu_ratio": cpu_ratios_of(whole, OURS),
         "reading_and_cutting": _figures(cutting, pages),
-        "reading_and_cutting_ratio": ratios({peer: turn.seconds for peer, turn in cutting.items()}, OURS),
+        "reading_and_cutting_ratio": ratios_of(cutting, OURS),
+        "reading_and_cutting_cpu_ratio": cpu_ratios_of(cutting, OURS),
         "stages_s": {stage: median(one[stage] for one in stages) for stage in stages[0]},
         "embedding": _embedding(files, embedder, models, options.rounds, show),
         "not_run": not_run,
@@ -121,14 +123,19 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     )
     embedding = result["embedding"]
     embedded = tuple(
-        (name, seconds_of(times["median_s"]), figure(embedding["ratio"].get(name), "x"))
+        (
+            name,
+            seconds_of(times["median_s"]),
+            figure(embedding["ratio"].get(name), "x"),
+            figure(embedding["cpu_ratio"].get(name), "x"),
+        )
         for name, times in embedding["times"].items()
     )
     return [
         Table(
             "From PDF to searchable",
-            ("", "median", "pages a second", "chunks", "times ours"),
-            _rows(result["whole"], result["ratio"]),
+            ("", "median", "pages a second", "chunks", "times ours", "CPU", "CPU times ours"),
+            _rows(result["whole"], result["ratio"], result["cpu_ratio"]),
             (
                 f"{made_of}. All embed with {result['ours']['name']}; each cuts in its documented way. Ours reads each "
                 "file in a process of its own with limits of time and memory, keeps the original, and makes every "
@@ -137,8 +144,12 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
         ),
         Table(
             "Reading and cutting alone",
-            ("", "median", "pages a second", "chunks", "times ours"),
-            _rows(result["reading_and_cutting"], result["reading_and_cutting_ratio"]),
+            ("", "median", "pages a second", "chunks", "times ours", "CPU", "CPU times ours"),
+            _rows(
+                result["reading_and_cutting"],
+                result["reading_and_cutting_ratio"],
+                result["reading_and_cutting_cpu_ratio"],
+            ),
             (f"{made_of}. '{OURS}' starts a process for each file as ingestion does; '{IN_PROCESS}' does not.",),
         ),
         Table(
@@ -149,7 +160,7 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
         ),
         Table(
             f"Embedding {embedding['passages']} passages alone",
-            ("", "median", "times ours"),
+            ("", "median", "times ours", "CPU times ours"),
             embedded,
             (f"Least cosine of ours to sentence-transformers in float32: {embedding['least_cosine']:.4f}.",),
         ),
@@ -158,7 +169,9 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     ]
 
 
-def _rows(figures: Mapping[str, Any], ratio: Mapping[str, float]) -> tuple[tuple[str, ...], ...]:
+def _rows(
+    figures: Mapping[str, Any], ratio: Mapping[str, float], cpu: Mapping[str, float]
+) -> tuple[tuple[str, ...], ...]:
     return tuple(
         (
             name,
@@ -166,6 +179,8 @@ def _rows(figures: Mapping[str, Any], ratio: Mapping[str, float]) -> tuple[tuple
             figure(found["pages_a_second"], digits=1),
             count_of(found["chunks"]),
             figure(ratio.get(name), "x"),
+            seconds_of(found["cpu_median_s"]),
+            figure(cpu.get(name), "x"),
         )
         for name, found in figures.items()
     )
@@ -173,9 +188,8 @@ def _rows(figures: Mapping[str, Any], ratio: Mapping[str, float]) -> tuple[tuple
 
 def _figures(turns: Mapping[str, Any], pages: int) -> dict[str, Any]:
     return {
-        name: spread(turn.seconds)
-        | {"pages_a_second": pages / median(turn.seconds), "chunks": turn.outcomes[-1].chunks}
-        for name, turn in turns.items()
+        name: times | {"pages_a_second": pages / times["median_s"], "chunks": turns[name].outcomes[-1].chunks}
+        for name, times in times_of(turns).items()
     }
 
 
@@ -300,7 +314,8 @@ def _embedding(
     lengths = (theirs * theirs).sum(axis=1) ** 0.5
     return {
         "passages": len(texts),
-        "times": {name: spread(turn.seconds) for name, turn in turns.items()},
-        "ratio": ratios({name: turn.seconds for name, turn in turns.items()}, OURS),
+        "times": times_of(turns),
+        "ratio": ratios_of(turns, OURS),
+        "cpu_ratio": cpu_ratios_of(turns, OURS),
         "least_cosine": float(((ours * theirs).sum(axis=1) / lengths).min()),
     }

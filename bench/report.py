@@ -19,7 +19,8 @@ INTRODUCTION = (
     "[bench/README.md](../bench/README.md) says how to install the peers and what is compared.",
     "Contestants take turns on the same work in one process (A B A B), on the same weights and passages. A ratio is "
     "how many times as long a peer takes as ours in the same round: the median over rounds. Absolute times are of a "
-    "machine that others used meanwhile; its load before each run is named.",
+    "machine that others used meanwhile; its load before each run is named. CPU is seconds of computing over all "
+    "cores, which others disturb less than the time on the wall.",
 )
 
 HEADINGS = {

@@ -25,7 +25,7 @@ from bench.peers.rerankers import (
     reranker_openers,
     save_in_float32,
 )
-from bench.rounds import ratios, spread, take_turns
+from bench.rounds import Turns, cpu_ratios_of, ratios_of, take_turns, times_of
 from bench.scores import agreement
 from bench.words import figure, listed_versions, seconds_of, share_of, table_of_reasons
 from rag.evaluation.tables import Table
@@ -97,9 +97,10 @@ def measure(options: argparse.Namespace, show: Callable[[str], None]) -> dict[st
         "large": options.large,
         "layers": options.layers if options.large else None,
         "ours": {name: asdict(reranker.info) for name, reranker in own.items()},
-        "times": {name: spread(turn.seconds) for name, turn in turns.items()},
-        "ratio": ratios({name: turn.seconds for name, turn in turns.items()}, OURS),
-        "cascade_ratio": _cascade_ratio({name: turn.seconds for name, turn in turns.items()}),
+        "times": times_of(turns),
+        "ratio": ratios_of(turns, OURS),
+        "cpu_ratio": cpu_ratios_of(turns, OURS),
+        "cascade_ratio": _cascade_ratio(turns),
         "reference": REFERENCE,
         "floor": floor,
         "agreement": {
@@ -126,6 +127,8 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
                 seconds_of(times["median_s"]),
                 f"{seconds_of(times['least_s'])} to {seconds_of(times['most_s'])}",
                 figure(result["ratio"].get(name), "x"),
+                seconds_of(times["cpu_median_s"]),
+                figure(result["cpu_ratio"].get(name), "x"),
                 share_of(agreed.get("top_5_overlap")),
                 figure(agreed.get("largest_difference"), digits=4),
                 _flips(agreed),
@@ -152,7 +155,17 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     found = [
         Table(
             f"Reranking {result['passages']} passages, {what}",
-            ("", "median", "from to", "times ours", "top 5 shared", "largest difference", "floor decisions flipped"),
+            (
+                "",
+                "median",
+                "from to",
+                "times ours",
+                "CPU",
+                "CPU times ours",
+                "top 5 shared",
+                "largest difference",
+                "floor decisions flipped",
+            ),
             tuple(rows),
             tuple(notes),
         )
@@ -281,9 +294,9 @@ def _flips(agreed: Mapping[str, Any]) -> str:
     return f"{agreed['flipped']} of {agreed['decisions']}"
 
 
-def _cascade_ratio(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+def _cascade_ratio(turns: Mapping[str, Turns[Ranked]]) -> dict[str, float]:
     name = f"{OURS} cascade"
-    return ratios(seconds, name) if name in seconds else {}
+    return ratios_of(turns, name) if name in turns else {}
 
 
 def _lengths(tokens: Sequence[int]) -> dict[str, float]:

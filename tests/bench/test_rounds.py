@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.rounds import percentile, ratios, spread, take_turns
+from bench.rounds import Turns, cpu_ratios_of, percentile, ratios, ratios_of, spread, take_turns, times_of
 
 
 def test_contestants_alternate_over_the_cases_and_the_warm_up_is_not_counted() -> None:
@@ -18,6 +18,7 @@ def test_contestants_alternate_over_the_cases_and_the_warm_up_is_not_counted() -
         3,
         warm_up="first",
         clock=lambda: next(ticks),
+        cpu=lambda: 0.0,
     )
     assert done[:2] == ["ours first", "peer first"]
     assert done[2:] == ["ours one", "peer one", "ours two", "peer two", "ours one", "peer one"]
@@ -48,3 +49,12 @@ def test_outcomes_are_those_of_the_counted_rounds() -> None:
 def test_everybody_has_a_turn_in_every_round(rounds: int) -> None:
     turns = take_turns({name: lambda case: case for name in "abc"}, ["x"], rounds)
     assert {name: len(turn.seconds) for name, turn in turns.items()} == dict.fromkeys("abc", rounds)
+
+
+def test_computing_is_told_apart_from_waiting() -> None:
+    # Both computed as long; the peer waited for its turn at the processor in between.
+    turns = {"ours": Turns((1.0, 2.0), (1.0, 1.0), (0, 0)), "peer": Turns((3.0, 8.0), (1.0, 2.0), (0, 0))}
+    assert ratios_of(turns, "ours") == {"peer": (3.0 / 1.0 + 8.0 / 2.0) / 2}
+    assert cpu_ratios_of(turns, "ours") == {"peer": (1.0 / 1.0 + 2.0 / 1.0) / 2}
+    assert times_of(turns)["peer"]["cpu_median_s"] == (1.0 + 2.0) / 2
+    assert cpu_ratios_of({"ours": Turns((1.0,), (0.0,), (0,)), "peer": turns["peer"]}, "ours") == {}
