@@ -174,6 +174,9 @@ class Claim:
     """Without markers."""
     cited: tuple[int, ...]
     """Numbers of the passages that its markers name, each once, in order."""
+    start: int = 0
+    """Where the sentence begins in the answer's text, its markers included."""
+    end: int = 0
 
 
 def claims(text: str) -> tuple[Claim, ...]:
@@ -186,7 +189,12 @@ def claims(text: str) -> tuple[Claim, ...]:
     [(1, 2), ()]
     """
     return tuple(
-        Claim(statement.text, tuple(dict.fromkeys(number for _, number in statement.clauses)))
+        Claim(
+            statement.text,
+            tuple(dict.fromkeys(number for _, number in statement.clauses)),
+            statement.start,
+            statement.end,
+        )
         for statement in _statements(text)
         if statement.clauses
         or (
@@ -281,6 +289,8 @@ class _Statement:
     """Without markers."""
     clauses: tuple[tuple[str, int], ...]
     """(words that a marker vouches for, number), in order."""
+    start: int
+    end: int
 
 
 def _statements(text: str) -> list[_Statement]:
@@ -293,7 +303,7 @@ def _statements(text: str) -> list[_Statement]:
         if not _tokens(plain) and statements:
             before = statements[-1]
             added = tuple((before.text, number) for marker in inside for number in marker.numbers)
-            statements[-1] = _Statement(before.text, before.clauses + added)
+            statements[-1] = _Statement(before.text, before.clauses + added, before.start, end)
             continue
         clauses: list[tuple[str, int]] = []
         position, clause = start, plain
@@ -303,7 +313,7 @@ def _statements(text: str) -> list[_Statement]:
                 clause = words if len(_tokens(words)) >= LEAST_CLAUSE_TOKENS else plain
             clauses.extend((clause, number) for number in marker.numbers)
             position = marker.end
-        statements.append(_Statement(plain, tuple(clauses)))
+        statements.append(_Statement(plain, tuple(clauses), start, end))
     return statements
 
 

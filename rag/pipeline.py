@@ -38,6 +38,7 @@ from rag.types import (
     Trace,
     Turn,
 )
+from rag.verify import verify
 
 Listener = Callable[[Event], None]
 
@@ -209,7 +210,8 @@ def _answer(trace: Trace, engines: Engines, policy: QueryPolicy, listen: Listene
     trace = replace(trace, reply=reply)
     cited = cite(trace.reply, shown)
     if isinstance(cited, Answer):
-        return replace(cited, refused_parts=refused), trace
+        checked = verify(cited, shown, engines.sentence_scorer, floor=policy.floor)
+        return replace(checked, refused_parts=refused), trace
     return Refusal(cited, trace.best_score), trace
 
 

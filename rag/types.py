@@ -381,6 +381,27 @@ class Citation:
     """Where the quote lies on that page; empty where it was not located."""
 
 
+Doubt = Literal["no_citation", "other_figure", "not_verbatim", "not_supported"]
+"""Why a statement doesn't hold: it cites nothing; a figure of it stands in no passage that it cites; words that it gave
+in quotation marks do not; or those passages score below the floor for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A statement of a written answer, held against the passages that it cites."""
+
+    start: int
+    """First character, an index into `Answer.text`."""
+    end: int
+    """One past the last character."""
+    markers: tuple[int, ...]
+    """The passages that it cites."""
+    score: float | None
+    """Best score of the statement against one of them, in [0, 1]; None where none was given."""
+    doubt: Doubt | None = None
+    """None: the passages support it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """An answer whose statements cite passages."""
@@ -393,6 +414,8 @@ class Answer:
     """written: by an LLM; quoted: sentences of the passages, verbatim."""
     refused_parts: tuple[str, ...] = ()
     """The parts of the question that no passage covers: they are refused by name beside the answer to the others."""
+    checks: tuple[Check, ...] = ()
+    """Of the statements that need a citation, in order; empty for a quoted answer, and for one that was not checked."""
 
 
 RefusalReason = Literal["no_candidates", "below_floor", "uncited", "model_declined"]
