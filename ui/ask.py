@@ -20,9 +20,8 @@ from ui.chats import (
     ask,
     ask_from,
     begin_new_chat,
-    delete_dialog,
+    chat_dialog,
     open_chat,
-    rename_dialog,
     show_earlier,
     write_address,
 )
@@ -103,12 +102,10 @@ def _header(chat: OpenChat, ready: Sequence[Document], workspace: Workspace) -> 
     searched = _documents_to_search(buttons, ready, workspace)
     if chat.askings:
         buttons.button("New chat", icon=":material/add_comment:", key="new_chat", on_click=begin_new_chat)
-    if chat.id:
-        with buttons.popover("This chat", icon=":material/more_horiz:", key="chat_menu"):
-            if st.button("Rename …", icon=":material/edit:", type="tertiary", key="rename_chat_button"):
-                rename_dialog(chat, workspace)
-            if st.button("Delete …", icon=":material/delete:", type="tertiary", key="delete_chat_button"):
-                delete_dialog(chat, workspace)
+    if chat.id and buttons.button(
+        "This chat …", icon=":material/edit_note:", key="chat_menu", help="Rename or delete it"
+    ):
+        chat_dialog(chat, workspace)
     return searched
 
 

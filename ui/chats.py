@@ -31,6 +31,8 @@ SHOWN = 10
 LISTED = 20
 """How many chats the sidebar lists at first, the latest."""
 TITLE_SHOWN = 60
+TITLE_CHARACTERS = 120
+"""Longest title that can be typed."""
 HISTORY_TURNS = 6
 """How many earlier turns help to understand a follow-up."""
 
@@ -288,41 +290,31 @@ def _show_all_chats() -> None:
 # ---- what can be done with the open one ------------------------------------------------------------------------------
 
 
-@st.dialog("Rename the chat")
-def rename_dialog(chat: OpenChat, workspace: Workspace) -> None:
-    """Ask for another title."""
+@st.dialog("This chat")
+def chat_dialog(chat: OpenChat, workspace: Workspace) -> None:
+    """Rename it, or delete it after a word."""
     with st.form("rename_chat", border=False):
-        title = st.text_input("Title", value=chat.title, key="chat_title", max_chars=120)
-        submitted = st.form_submit_button("Rename", type="primary")
-    if submitted:
-        try:
-            workspace.library.chats.rename(chat.id, title)
-        except Rank37Error as error:
-            show_problem(error)
-            return
-        chat.title = " ".join(title.split())
-        st.rerun()
-
-
-@st.dialog("Delete the chat?")
-def delete_dialog(chat: OpenChat, workspace: Workspace) -> None:
-    """Ask before deleting."""
-    st.markdown(f"**{as_markdown(chat.title)}**")
+        title = st.text_input("Title", value=chat.title, key=f"title of {chat.id}", max_chars=TITLE_CHARACTERS)
+        renamed = st.form_submit_button("Rename", type="primary", icon=":material/edit:")
+    st.divider()
     st.caption(
-        "Its questions go from the list of chats, and with them what came of them: rankings, answers and labels. The "
-        "documents stay."
+        "Deleting it removes its questions and what came of them: rankings, answers and labels. The documents stay."
     )
-    keep, delete = st.columns(2)
-    if keep.button("Keep", width="stretch", key="keep_chat"):
-        st.rerun()
-    if delete.button("Delete", type="primary", icon=":material/delete:", width="stretch", key="delete_chat"):
-        try:
+    sure = st.checkbox("Yes, delete this chat", key=f"sure {chat.id}")
+    deleted = st.button("Delete", icon=":material/delete:", key="delete_chat", disabled=not sure)
+    if not (renamed or deleted):
+        return
+    try:
+        if renamed:
+            workspace.library.chats.rename(chat.id, title)
+            chat.title = " ".join(title.split())
+        else:
             _delete(workspace.library.chats.chat(chat.id), workspace)
-        except Rank37Error as error:
-            show_problem(error)
-            return
-        begin_new_chat()
-        st.rerun()
+            begin_new_chat()
+    except Rank37Error as error:
+        show_problem(error)
+        return
+    st.rerun()
 
 
 def _delete(chat: Chat | None, workspace: Workspace) -> None:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import streamlit as st
 
+from ingest.suggestions import Suggestions
 from rag.types import Document
 from ui.ingestion import n_unfinished
+from ui.problems import problems_shown
 from ui.words import as_markdown
 from ui.workspace import Workspace
 
@@ -67,7 +70,9 @@ def show_welcome(ready: Sequence[Document], workspace: Workspace) -> str | None:
         return None
     sources = {document.source for document in ready}
     showpieces = [piece for piece in SHOWPIECES if sources.issuperset(piece.sources)]
-    return _showpieces(showpieces) if showpieces else None
+    if showpieces:
+        return _showpieces(showpieces)
+    return None if n_unfinished(workspace) else _suggestions(workspace)
 
 
 def _showpieces(showpieces: Sequence[Showpiece]) -> str | None:
@@ -80,3 +85,29 @@ def _showpieces(showpieces: Sequence[Showpiece]) -> str | None:
                 chosen = piece.question
             st.caption(piece.point)
     return chosen
+
+
+@st.cache_resource
+def _suggestions_of(folder: Path) -> Suggestions:
+    return Suggestions(folder)
+
+
+def _suggestions(workspace: Workspace) -> str | None:
+    """Questions made from the collection's own headings, once they are found."""
+    found = _suggestions_of(workspace.settings.collection_dir).get(workspace.engines, workspace.policy)
+    if found is None:
+        _await_suggestions(workspace)
+        return None
+    if found:
+        st.caption("Made from the headings of your documents; each has a passage at or above the floor:")
+    chosen = [question for question in found if st.button(as_markdown(question), key=f"suggest {question}")]
+    return chosen[0] if chosen else None
+
+
+@st.fragment(run_every=1.0)
+def _await_suggestions(workspace: Workspace) -> None:
+    with problems_shown():
+        if _suggestions_of(workspace.settings.collection_dir).get(workspace.engines, workspace.policy) is None:
+            st.caption("Looking for questions that your documents answer …")
+            return
+    st.rerun()
