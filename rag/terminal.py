@@ -55,8 +55,14 @@ def print_ranking(trace: Trace, console: Console) -> None:
         table.add_column("passage", ratio=1, no_wrap=True, overflow="ellipsis")
         kept = {ranked.chunk.id for ranked in trace.kept}
         for ranked in trace.ranked[:ROWS_SHOWN]:
-            table.add_row(*_row(ranked, kept=ranked.chunk.id in kept))
+            table.add_row(*_row(ranked, kept=ranked.chunk.id in kept, floor=trace.floor))
         console.print(table)
+        first = next((ranked for ranked in trace.ranked[ROWS_SHOWN:] if ranked.candidate.rank == 1), None)
+        if first is not None:
+            what = f"{first.chunk.title}, {pages_text(first.chunk)}"
+            console.print(
+                f"[dim]search had {escape(what)} first: it is at rank {first.rank} now[/dim]", highlight=False
+            )
         for number, part in enumerate(trace.parts, start=1):
             console.print(f"[dim]part {number}: {escape(part.text)}[/dim]", highlight=False)
         if len(trace.ranked) > ROWS_SHOWN:
@@ -86,7 +92,7 @@ def print_rerankers(states: Sequence[RerankerState], console: Console) -> None:
         )
 
 
-def _row(ranked: RankedChunk, *, kept: bool) -> tuple[str, ...]:
+def _row(ranked: RankedChunk, *, kept: bool, floor: float) -> tuple[str, ...]:
     change = ranked.rank_change
     moved = f"[green]▲{change}[/green]" if change > 0 else f"[red]▼{-change}[/red]" if change < 0 else "="
     score = "-" if ranked.score is None else f"{ranked.score:.3f}"
@@ -98,9 +104,16 @@ def _row(ranked: RankedChunk, *, kept: bool) -> tuple[str, ...]:
         moved,
         score,
         *([str(ranked.part)] if ranked.part else []),
-        "[green]kept[/green]" if kept else "",
+        "[green]kept[/green]" if kept else _why_not(ranked, floor),
         escape(passage),
     )
+
+
+def _why_not(ranked: RankedChunk, floor: float) -> str:
+    """Why a passage was not kept."""
+    if ranked.score is None:
+        return "[dim]not scored[/dim]"
+    return "[dim]below floor[/dim]" if ranked.score < floor else "[dim]not needed[/dim]"
 
 
 @contextmanager
