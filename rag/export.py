@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from rag.replay import states
 from rag.types import Answer, Candidate, Chunk, Part, RankedChunk, Refusal, Result, Trace
+
+DOUBT_TEXTS = {
+    "no_citation": "unsupported: it cites nothing",
+    "other_figure": "unsupported: a figure of it is not in the passages that it cites",
+    "not_verbatim": "unsupported: it was put in quotation marks, but is no quote",
+    "not_supported": "unsupported: the passages that it cites don’t say so",
+}
+"""Why a statement is not supported, in words, by `rag.types.Doubt`."""
 
 REFUSAL_TEXTS = {
     "no_candidates": "The collection holds nothing that could be searched for this question.",
@@ -45,6 +54,7 @@ def result_as_json(result: Result, files: Mapping[str, str] | None = None) -> di
             }
             for citation in (outcome.citations if isinstance(outcome, Answer) else ())
         ],
+        "checks": [asdict(check) for check in outcome.checks] if isinstance(outcome, Answer) else [],
         **trace_as_json(trace, files),
     }
 
@@ -68,6 +78,79 @@ def trace_as_json(trace: Trace, files: Mapping[str, str] | None = None) -> dict[
         "n_cached": trace.n_cached,
         "timings_ms": {stage: round(value, 2) for stage, value in trace.timings_ms.items()},
     }
+
+
+def doubt_text(doubt: str) -> str:
+    """Why a statement is not supported, in words.
+
+    >>> doubt_text("no_citation")
+    'unsupported: it cites nothing'
+    """
+    return DOUBT_TEXTS.get(doubt, "unsupported")
+
+
+def checked_text(answer: Answer) -> str:
+    """The answer's text with what is not supported marked in words.
+
+    >>> from rag.types import Check
+    >>> checks = (Check(15, 25, (), None, "no_citation"),)
+    >>> checked_text(Answer("It floats [1]. It shines.", (), "written", checks=checks))
+    'It floats [1]. It shines. [unsupported: it cites nothing]'
+    """
+    text = answer.text
+    for check in sorted(answer.checks, key=lambda check: -check.end):
+        if check.doubt is not None:
+            text = f"{text[: check.end]} [{doubt_text(check.doubt)}]{text[check.end :]}"
+    return text
+
+
+def answer_with_sources(answer: Answer) -> str:
+    """The answer as plain text with its citations below, to be pasted somewhere else."""
+    lines = [checked_text(answer), ""]
+    for citation in answer.citations:
+        lines.append(f"[{citation.marker}] {citation.chunk.title}, page {citation.page}: “{citation.quote}”")
+    return "\n".join(lines)
+
+
+def chat_as_markdown(results: Sequence[Result], *, title: str = "Chat") -> str:
+    """Questions with their answers, quotes and refusals, in order; what is not supported is marked in words."""
+    lines = [f"# {_markdown(title)}", ""]
+    for result in results:
+        trace, outcome = result.trace, result.outcome
+        lines += [f"## {_markdown(trace.question)}", "", f"*{trace.asked_at}*", ""]
+        if isinstance(outcome, Answer):
+            if outcome.kind == "quoted":
+                lines += ["Quoted word for word from the documents; no LLM wrote any of it.", ""]
+            else:
+                lines += [_markdown_lines(checked_text(outcome)), ""]
+            for citation in outcome.citations:
+                where = f"{citation.chunk.title}, page {citation.page}"
+                lines += [f"> {_markdown(citation.quote)}", ">", f"> \\[{citation.marker}\\] *{_markdown(where)}*", ""]
+            for part in trace.parts:
+                if not part.covered:
+                    lines += [f"**{_markdown(refused_part_text(part, trace.floor))}**", ""]
+        else:
+            lines += [f"**Refused.** {_markdown(refusal_text(outcome, trace))}", ""]
+        kept = ", ".join(
+            f"{ranked.candidate.rank} → {ranked.rank}" + (f" ({ranked.score:.3f})" if ranked.score is not None else "")
+            for ranked in trace.kept
+        )
+        lines += [f"Floor {trace.floor:g}; recalled {len(trace.candidates)}; kept by rank: {kept or 'none'}.", ""]
+    return "\n".join(lines)
+
+
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>#|!~])")
+_KEPT_MARKUP = re.compile(r"([\\`_{}<>|!~])")
+
+
+def _markdown(text: str) -> str:
+    """The text on one line, harmless in Markdown."""
+    return _MARKUP.sub(r"\\\1", " ".join(text.split()))
+
+
+def _markdown_lines(text: str) -> str:
+    """An LLM's reply: its lists and bold words stay, nothing else of it is markup."""
+    return "\n".join(_KEPT_MARKUP.sub(r"\\\1", line) for line in text.split("\n"))
 
 
 RANKING_COLUMNS = (

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from rag.export import answer_with_sources, doubt_text
 from rag.pipeline import answer_from
 from rag.replay import best_anyway
 from rag.types import Answer, Citation, Part, RankedChunk, Refusal, Result, Trace
@@ -38,6 +39,7 @@ def show_result(result: Result, labelling: Labelling | None, workspace: Workspac
     st.html(_CLICKS, unsafe_allow_javascript=True)
     if isinstance(result.outcome, Answer):
         _show_answer(result.outcome, trace.id, workspace)
+        st.html(copy_html(result.outcome))
         if result.outcome.refused_parts:
             st.html(refused_parts_html(trace))
     else:
@@ -135,7 +137,13 @@ def answer_html(answer: Answer, name: str | None = None) -> str:
     chips: dict[int, str] = {}
     for number, citation in enumerate(answer.citations):
         chips.setdefault(citation.marker, _chip(citation, _press(name, number) if name else None))
-    return f"""<div class="r37-answer" data-testid="answer">{_prose(answer.text, chips)}
+    doubted = sum(check.doubt is not None for check in answer.checks)
+    warning = ""
+    if doubted:
+        which = f"{doubted} of {count(len(answer.checks), 'statement')} {'is' if doubted == 1 else 'are'}"
+        warning = f"""<p class="r37-doubts" data-testid="doubts"><b>Careful:</b> {which} not supported by the
+passages, and marked.</p>"""
+    return f"""<div class="r37-answer" data-testid="answer">{warning}{_prose(with_doubts_marked(answer), chips)}
 <p class="r37-label">What it rests on, word for word</p></div>"""
 
 
@@ -238,6 +246,42 @@ def citation_html(citation: Citation) -> str:
 page {citation.page}{section}</p></div>"""
 
 
+def copy_html(answer: Answer) -> str:
+    """A button that puts the answer with its citations on the clipboard, as plain text."""
+    text = html.escape(answer_with_sources(answer)).replace("\n", "&#10;")
+    return f'<button type="button" class="r37-copy" data-r37-copy="{text}">Copy with citations</button>'
+
+
+def with_doubts_marked(answer: Answer) -> str:
+    """The answer's text with marks that no text can hold around its unsupported statements, for `_prose`.
+
+    A mark stands behind a list item's bullet, and each line of a statement has its own.
+    """
+    text = answer.text
+    for check in sorted(answer.checks, key=lambda check: -check.start):
+        if check.doubt is None:
+            continue
+        lines = text[check.start : check.end].split("\n")
+        marked = []
+        for number, line in enumerate(lines):
+            item = _LIST_ITEM.fullmatch(line)
+            begin = item.start(1) if item else 0
+            end = f"{_DOUBT_WORDS_BEGIN}{check.doubt}{_DOUBT_END}" if number == len(lines) - 1 else _DOUBT_CUT
+            marked.append(f"{line[:begin]}{_DOUBT_BEGIN}{line[begin:]}{end}" if line.strip() else line)
+        text = text[: check.start] + "\n".join(marked) + text[check.end :]
+    return text
+
+
+_DOUBT_BEGIN, _DOUBT_WORDS_BEGIN, _DOUBT_END, _DOUBT_CUT = "\ue000", "\ue001", "\ue002", "\ue003"
+_DOUBT = re.compile(f"{_DOUBT_WORDS_BEGIN}([a-z_]+){_DOUBT_END}")
+
+
+def _doubts_as_html(line: str) -> str:
+    line = line.replace(_DOUBT_BEGIN, '<span class="r37-unsupported" data-testid="unsupported">')
+    line = _DOUBT.sub(lambda match: f' <b class="r37-doubt">{html.escape(doubt_text(match[1]))}</b></span>', line)
+    return line.replace(_DOUBT_CUT, "</span>")
+
+
 def _prose(text: str, chips: Mapping[int, str]) -> str:
     """Paragraphs, lists and bold words; markers that are known become their chips."""
     blocks: list[str] = []
@@ -272,4 +316,4 @@ def _inline(line: str, chips: Mapping[int, str]) -> str:
             return match[0]
         return "".join(chips[marker] for marker in markers)
 
-    return _MARKERS.sub(chip, _BOLD.sub(r"<b>\1</b>", html.escape(line.strip())))
+    return _doubts_as_html(_MARKERS.sub(chip, _BOLD.sub(r"<b>\1</b>", html.escape(line.strip()))))

@@ -15,6 +15,7 @@ from rag.errors import Rank37Error
 from rag.types import Document, Trace
 from ui.answer import show_draft, show_notes, show_result
 from ui.asking import Asking, AskProgress
+from ui.chat_export import show_chat_export
 from ui.chats import (
     OpenChat,
     ask,
@@ -84,6 +85,7 @@ def show() -> None:
     titles = {document.id: document.title for document in ready or []}
     for number, asking in enumerate(list(chat.askings)):
         _show_exchange(asking, chat, workspace, labelling, number=number, titles=titles)
+    show_chat_export([asking.progress().result for asking in chat.askings])
 
 
 def _placeholder(ready: Sequence[Document] | None, workspace: Workspace) -> str:

@@ -6,6 +6,7 @@ here. The ranking is one block of HTML; hovering a passage marks it on both side
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Collection
@@ -80,7 +81,7 @@ def _show_ranking(trace: Trace, scorer: Reranker | None) -> None:
                     placeholder="Search the passages",
                     label_visibility="collapsed",
                     icon=":material/search:",
-                    width=240,
+                    width=200,
                 )
                 chosen = st.pills(
                     "Show only",
@@ -90,7 +91,7 @@ def _show_ranking(trace: Trace, scorer: Reranker | None) -> None:
                     key=f"only {trace.id}",
                     label_visibility="collapsed",
                 )
-                with st.container(width=260):
+                with st.container(width=220):
                     tried = st.slider(
                         "Try another floor", 0.0, 1.0, trace.floor, FLOOR_STEP, key=f"floor {trace.id}", format="%.2f"
                     )
@@ -301,12 +302,17 @@ def _overview(trace: Trace) -> str:
     right = _labels({ranked.rank: height(ranked.rank, n) for ranked in marked})
     passing = sum(_passes(ranked, trace.floor) for ranked in trace.ranked)
     y_floor = 100 * passing / n
+    # As a picture, since the page's own HTML may hold no drawing; its colours are legible on light and dark.
+    picture = f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100" preserveAspectRatio="none"><style>
+path{{fill:none;stroke:#86929a;stroke-width:1;vector-effect:non-scaling-stroke}}.below{{opacity:.3}}
+.kept{{stroke:#17917f;stroke-width:2.5}}.floor{{stroke:#c27314;stroke-width:1.5;stroke-dasharray:5 3}}</style>
+{"".join(faint + strong)}<path class="floor" d="M62 {y_floor:.1f} L100 {y_floor:.1f}"/></svg>"""
+    encoded = base64.b64encode(picture.encode()).decode()
     said = ", ".join(f"{ranked.candidate.rank} to {ranked.rank}" for ranked in marked)
     return f"""<div class="r37-map" role="img" data-testid="rank-map"
 aria-label="Rank before and after rerank: {said}; the floor is after rank {passing}">
 <div class="r37-map-ranks">{left}</div>
-<div class="r37-map-lines"><svg viewBox="0 0 100 100" preserveAspectRatio="none">{"".join(faint + strong)}
-<path class="floor" d="M62 {y_floor:.1f} L100 {y_floor:.1f}"/></svg></div>
+<div class="r37-map-lines"><img alt="" src="data:image/svg+xml;base64,{encoded}"></div>
 <div class="r37-map-ranks after">{right}<span class="r37-map-floor" style="top:{y_floor:.1f}%">floor</span></div>
 </div>"""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rag.replay import best_anyway
-from rag.types import Answer, Candidate, Chunk, Citation, Message, PageSpan, Part, RankedChunk, Refusal, Trace
-from ui.answer import answer_html, anyway_html, citation_html, refusal_html, refused_parts_html
+from rag.types import Answer, Candidate, Check, Chunk, Citation, Message, PageSpan, Part, RankedChunk, Refusal, Trace
+from ui.answer import answer_html, anyway_html, citation_html, copy_html, refusal_html, refused_parts_html
 
 CHUNK = Chunk("c", "d", "Terms & <Conditions>", "Refunds", "Seven days from receipt.", (PageSpan(3, 0, 24),), 0, 9)
 CITATION = Citation(1, CHUNK, "Seven days from receipt.", 3)
@@ -99,3 +99,43 @@ def test_an_answer_from_below_the_floor_says_so_before_anything_else() -> None:
     assert "Below the floor: don’t rely on this" in html
     assert "scored 0.310: 0.090 below the floor of 0.40" in html
     assert "found no answer there either" in anyway_html(Refusal("model_declined", 0.31), below)
+
+
+def doubted(text: str, *sentences: tuple[str, str | None]) -> Answer:
+    checks = tuple(
+        Check(text.index(sentence), text.index(sentence) + len(sentence), (1,), 0.1, doubt)  # type: ignore[arg-type]
+        for sentence, doubt in sentences
+    )
+    return Answer(text, (CITATION,), "written", checks=checks)
+
+
+def test_an_unsupported_statement_is_marked_in_words_and_the_answer_says_how_many_are() -> None:
+    answer = doubted(
+        "You have seven days [1]. It floats <b>on</b> water [1].",
+        ("You have seven days [1].", None),
+        ("It floats <b>on</b> water [1].", "not_supported"),
+    )
+    html = answer_html(answer)
+    assert "<b>Careful:</b> 1 of 2 statements is not supported by the\npassages" in html
+    assert 'data-testid="unsupported">It floats &lt;b&gt;on&lt;/b&gt; water <b class="r37-marker"' in html
+    assert '<b class="r37-doubt">unsupported: the passages that it cites don’t say so</b></span></p>' in html
+    assert html.count("r37-unsupported") == 1
+
+
+def test_a_list_item_stays_one_when_it_is_marked() -> None:
+    html = answer_html(doubted("It:\n- lasts [1]\n- floats [1]", ("- floats [1]", "other_figure")))
+    assert "<li>lasts" in html
+    assert '<li><span class="r37-unsupported"' in html
+    assert html.count("<li>") == 2
+
+
+def test_an_answer_without_doubts_has_no_warning() -> None:
+    html = answer_html(doubted("Seven days [1].", ("Seven days [1].", None)))
+    assert "Careful" not in html
+    assert "unsupported" not in html
+
+
+def test_what_is_copied_has_the_citations_and_what_is_not_supported() -> None:
+    html = copy_html(doubted('Seven days [1]. It "floats" [1].', ('It "floats" [1].', "not_verbatim")))
+    assert "It &quot;floats&quot; [1]. [unsupported: it was put in quotation marks, but is no quote]" in html
+    assert "[1] Terms &amp; &lt;Conditions&gt;, page 3: “Seven days from receipt.”" in html
