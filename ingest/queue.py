@@ -3,7 +3,7 @@
 It draws nothing and decides nothing about a file; `ingest.write` does the work.
 
 Uploads that were accepted but not finished when the program stopped, even by `kill -9`, are taken up again by the next
-queue on the same folder. One queue a folder.
+queue on the same folder, and how files ended is kept there until it is cleared. One queue a folder.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import json
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 from ingest.files import bare_name, write_durably
@@ -27,6 +28,11 @@ log = logging.getLogger(__name__)
 
 MOST_STARTS = 3
 """How often an upload is started before it is held back: one that takes the program down must not do so forever."""
+
+MOST_ENDED = 500
+"""How many ended files are kept for the next run."""
+
+ENDED_FILE = "ended.jsonl"
 
 JobState = Literal["waiting", "running", "done", "cancelled", "failed"]
 ENDED: frozenset[JobState] = frozenset({"done", "cancelled", "failed"})
@@ -52,6 +58,12 @@ class JobView:
     """Set if failed: what to read and remedy before trying again."""
     seconds: float = 0.0
     """Time in work so far."""
+    size_bytes: int = 0
+    """Of the file; 0 where it is not known."""
+    stage_seconds: float = 0.0
+    """Time in the present stage so far."""
+    earlier: bool = False
+    """Whether it ended before this queue was opened."""
 
 
 @dataclass(slots=True)
@@ -72,6 +84,9 @@ class _Job:
     error: str | None = None
     started: float = 0.0
     seconds: float = 0.0
+    size_bytes: int = 0
+    stage_started: float = 0.0
+    earlier: bool = False
 
 
 class _Closing(BaseException):
@@ -93,6 +108,7 @@ class IngestQueue:
         self._closing = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            self._take_up_ended()
             self._take_up_waiting()
         except OSError as error:
             raise _no_space(folder, error) from error
@@ -112,7 +128,7 @@ class IngestQueue:
                 "it, or raise RANK37_MAX_FILE_MB"
             )
         job_id = uuid4().hex
-        job = _Job(job_id, bare_name(name), self._folder / f"{job_id}.pdf", spooled=True)
+        job = _Job(job_id, bare_name(name), self._folder / f"{job_id}.pdf", spooled=True, size_bytes=len(data))
         try:
             write_durably(job.path, data)
             self._write_card(job)
@@ -126,7 +142,10 @@ class IngestQueue:
 
         `when_ended` is called from the worker thread, once, when the job has ended in whatever way.
         """
-        return self._enter(_Job(uuid4().hex, bare_name(path.name), path, when_ended=when_ended))
+        job = _Job(uuid4().hex, bare_name(path.name), path, when_ended=when_ended)
+        with suppress(OSError):  # its turn says what is wrong with it
+            job.size_bytes = path.stat().st_size
+        return self._enter(job)
 
     def jobs(self) -> list[JobView]:
         """All jobs that were not cleared, in the order in which they were queued."""
@@ -172,6 +191,8 @@ class IngestQueue:
             ended = [job for job in self._jobs.values() if job.state in ENDED]
             for job in ended:
                 del self._jobs[job.id]
+            with suppress(OSError):
+                (self._folder / ENDED_FILE).unlink(missing_ok=True)
             self._changed.notify_all()
         for job in ended:
             self._discard_files(job)
@@ -231,6 +252,8 @@ class IngestQueue:
         self._write_card(job)
 
         def show(progress: IngestProgress) -> None:
+            if job.progress is None or job.progress.stage != progress.stage:
+                job.stage_started = perf_counter()
             job.progress = progress  # one assignment: a reader sees the old value or the new one, whole
 
         def cancelled() -> bool:
@@ -271,6 +294,8 @@ class IngestQueue:
             job.seconds = perf_counter() - job.started if job.started else 0.0
             job.state, job.error = state, error
             view = _view(job)
+            if state != "failed":
+                self._note_ended(job)
             self._changed.notify_all()
         if job.when_ended is not None:
             try:
@@ -299,6 +324,40 @@ class IngestQueue:
         except OSError:
             log.exception("the upload %s can't be removed", job.path)
 
+    def _note_ended(self, job: _Job) -> None:
+        """Keep how a file ended for the next run. Losing it costs a line of a list: a full disk is no error here."""
+        outcome = None if job.outcome is None else asdict(job.outcome)
+        noted: dict[str, object] = {
+            "id": job.id,
+            "file": job.file,
+            "state": job.state,
+            "outcome": outcome,
+            "seconds": job.seconds,
+        }
+        try:
+            with (self._folder / ENDED_FILE).open("ab") as file:
+                file.write(json.dumps(noted).encode() + b"\n")
+        except OSError:
+            log.exception("the end of %s can't be noted", job.file)
+
+    def _take_up_ended(self) -> None:
+        """List the files that ended in earlier runs."""
+        path = self._folder / ENDED_FILE
+        if not path.exists():
+            return
+        lines = path.read_bytes().splitlines()[-MOST_ENDED:]
+        for line in lines:
+            try:
+                noted = json.loads(line)
+                job = _Job(str(noted["id"]), bare_name(str(noted["file"])), self._folder / "ended", earlier=True)
+                job.state = "cancelled" if noted["state"] == "cancelled" else "done"
+                job.outcome = _outcome_of(noted["outcome"])
+                job.seconds = float(noted["seconds"])
+            except (ValueError, KeyError, TypeError):
+                continue  # broken off by a kill, or of another version: it is only a list
+            self._jobs[job.id] = job
+        write_durably(path, b"".join(line + b"\n" for line in lines))
+
     def _take_up_waiting(self) -> None:
         """Queue the uploads that the last run left, oldest first, and remove half-written ones."""
         cards = sorted(self._folder.glob("*.json"), key=lambda card: (card.stat().st_mtime_ns, card.name))
@@ -307,6 +366,7 @@ class IngestQueue:
                 noted = json.loads(card.read_bytes())
                 job = _Job(card.stem, bare_name(str(noted["file"])), card.with_suffix(".pdf"), spooled=True)
                 job.starts = int(noted["starts"])
+                job.size_bytes = job.path.stat().st_size if job.path.exists() else 0
             except (ValueError, KeyError, TypeError):
                 log.warning("%s is not a card of this queue: removed", card)
                 card.unlink(missing_ok=True)
@@ -335,7 +395,17 @@ def _view(job: _Job) -> JobView:
         job.outcome,
         job.error,
         perf_counter() - job.started if job.state == "running" else job.seconds,
+        job.size_bytes,
+        perf_counter() - job.stage_started if progress else 0.0,
+        job.earlier,
     )
+
+
+def _outcome_of(noted: dict[str, Any] | None) -> FileOutcome | None:
+    if noted is None:
+        return None
+    lists = {name: tuple(noted[name]) for name in ("warnings", "pages_without_text")}
+    return FileOutcome(**{**noted, **lists})
 
 
 def _no_space(folder: Path, error: OSError) -> CollectionError:

@@ -1,4 +1,4 @@
-"""The Documents page: add PDFs, watch them go in, list them, delete them.
+"""The Documents page: add files, watch them go in, list and search them, see how each was read, delete them.
 
 It checks how many files come at once and hands them to the queue; everything else about a file is ingestion's.
 """
@@ -6,19 +6,32 @@ It checks how many files come at once and hands them to the queue; everything el
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
+from ingest.files import SUFFIXES
+from ingest.kinds import KIND_NAMES
 from rag.errors import Rank37Error
 from rag.settings import Settings
 from rag.types import StoredDocument
 from ui.ingestion import show_queue
 from ui.problems import show_problem
+from ui.receipt import show_receipt
 from ui.words import as_cell, as_markdown, count, page_list, readable
 from ui.workspace import Workspace, open_workspace
+
+CSS = Path(__file__).parent / "documents.css"
+
+FILES, FOLDER = "Files", "A folder"
+
+SEARCHED_FROM = 10
+"""With fewer documents there is no search box."""
 
 NAMES_IN_QUESTION = 10
 """How many documents the question before deleting names."""
@@ -27,6 +40,7 @@ NAMES_IN_QUESTION = 10
 def show() -> None:
     """Draw the page."""
     workspace = open_workspace()
+    st.html(CSS)
     st.title("Documents", anchor=False)
     _upload(workspace)
     show_queue(workspace)
@@ -35,28 +49,40 @@ def show() -> None:
 
 def _upload(workspace: Workspace) -> None:
     settings = workspace.settings
+    folder = st.segmented_control("What to add", [FILES, FOLDER], default=FILES, required=True, key="add") == FOLDER
     with st.form("upload", clear_on_submit=True):
         files = st.file_uploader(
-            f"Add PDFs, up to {settings.max_upload_files} at once",
-            type="pdf",
-            accept_multiple_files=True,
+            f"PDF, Word (.docx), web page, Markdown or plain text, up to {settings.max_upload_files} files at once",
+            type=list(SUFFIXES),
+            accept_multiple_files="directory" if folder else True,
             max_upload_size=math.ceil(settings.max_file_mb),
-            key="files",
+            key="folder" if folder else "files",
         )
         submitted = st.form_submit_button("Add to the collection", type="primary", icon=":material/upload:")
     if not submitted:
         return
     if not files:
-        st.warning("No file is chosen yet: choose or drop PDFs above, then add them.")
+        st.warning("No file is chosen yet: choose or drop some above, then add them.")
         return
     if problem := too_many(len(files), settings):
         st.error(problem, icon=":material/error:")
         return
-    for file in files:
+    for file, name in zip(files, distinct_names([file.name for file in files]), strict=True):
         try:
-            workspace.queue.submit(file.name, file.getvalue())
+            workspace.queue.submit(name, file.getvalue())
         except Rank37Error as error:
             show_problem(error)
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """What files are called that come together: those of one name keep their folders in it, so that both stay.
+
+    >>> distinct_names(["2023/report.pdf", "2024/report.pdf", "2024/terms.md"])
+    ['2023 – report.pdf', '2024 – report.pdf', 'terms.md']
+    """
+    parts = [[part for part in re.split(r"[/\\\\]", name) if part] or [name] for name in names]
+    counts = Counter(path[-1] for path in parts)
+    return [" – ".join(path) if counts[path[-1]] > 1 else path[-1] for path in parts]
 
 
 def too_many(n_files: int, settings: Settings) -> str | None:
@@ -70,10 +96,28 @@ def too_many(n_files: int, settings: Settings) -> str | None:
 
 
 def _document_list(workspace: Workspace) -> None:
-    stored = workspace.engines.index.documents()
+    everything = workspace.engines.index.documents()
     st.subheader("In the collection", anchor=False)
+    if not everything:
+        st.caption("Nothing yet: add files above, and ask about them as soon as the first one is in.")
+        return
+    wanted = ""
+    if len(everything) >= SEARCHED_FROM:
+        wanted = (
+            st.text_input(
+                "Search",
+                type="search",
+                placeholder=f"Search {len(everything):,} documents by title, file or remark",
+                label_visibility="collapsed",
+                live=True,
+                key="document_search",
+            )
+            or ""
+        )
+    stored = found(everything, wanted)
+    if wanted.strip():
+        st.caption(f"{len(stored):,} of {count(len(everything), 'document')}")
     if not stored:
-        st.caption("Nothing yet.")
         return
     round_number = st.session_state.setdefault("document_list_round", 0)
     table = document_table(stored)
@@ -82,12 +126,14 @@ def _document_list(workspace: Workspace) -> None:
         hide_index=True,
         on_select="rerun",
         selection_mode="multi-row",
-        key=f"documents {round_number}",
+        key=f"documents {round_number} {wanted}",
         column_config={
             "Title": st.column_config.TextColumn(width=300),
             "File": st.column_config.TextColumn(width=240),
+            "Kind": st.column_config.TextColumn(width=90),
             "Pages": st.column_config.NumberColumn(width=60, format="localized"),
             "Chunks": st.column_config.NumberColumn(width=60, format="localized"),
+            "Size": st.column_config.NumberColumn(width=80, format="bytes"),
             "Added": st.column_config.DatetimeColumn(width=140, format="D MMM YYYY, HH:mm"),
             "Remarks": st.column_config.TextColumn(width="medium"),
         },
@@ -95,11 +141,23 @@ def _document_list(workspace: Workspace) -> None:
     )
     rows: list[int] = selection["selection"]["rows"]
     chosen = [stored[row] for row in rows if row < len(stored)]
+    if len(chosen) == 1:
+        show_receipt(chosen[0], workspace)
     if chosen:
         if st.button(f"Delete {count(len(chosen), 'document')} …", icon=":material/delete:"):
             _confirm_delete(chosen, workspace)
     else:
-        st.caption("Select rows at their left edge to delete documents.")
+        st.caption("Select a row at its left edge for its receipt and its chunks, or several to delete them.")
+
+
+def found(stored: Sequence[StoredDocument], wanted: str) -> list[StoredDocument]:
+    """The documents in whose title, file name or remarks every word stands, in the given order."""
+    words = wanted.casefold().split()
+
+    def text(item: StoredDocument) -> str:
+        return f"{item.document.title} {item.document.source} {KIND_NAMES[item.kind]} {_remarks(item)}".casefold()
+
+    return [item for item in stored if all(word in text(item) for word in words)] if words else list(stored)
 
 
 def document_table(stored: Sequence[StoredDocument]) -> pd.DataFrame:
@@ -107,8 +165,10 @@ def document_table(stored: Sequence[StoredDocument]) -> pd.DataFrame:
     columns: dict[str, list[Any]] = {
         "Title": [as_cell(item.document.title) for item in stored],
         "File": [as_cell(item.document.source) for item in stored],
+        "Kind": [KIND_NAMES[item.kind] for item in stored],
         "Pages": [item.document.page_count for item in stored],
         "Chunks": [item.n_chunks for item in stored],
+        "Size": [item.size_bytes or None for item in stored],
         "Added": pd.to_datetime([item.ingested_at or None for item in stored], utc=True, format="ISO8601").tolist(),
         "Remarks": [_remarks(item) for item in stored],
     }

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import streamlit as st
 
 from ingest.queue import ENDED, JobView
+from ingest.time_left import time_left_s
 from rag.errors import Rank37Error
 from ui.problems import problems_shown, show_problem
-from ui.words import as_html, as_markdown, count, duration, page_list, sentence_html
+from ui.words import as_html, as_markdown, count, duration, page_list, sentence_html, time_left
 from ui.workspace import Workspace
 
 REFRESH_S = 1.0
@@ -43,7 +44,7 @@ def show_ingestion_strip(workspace: Workspace, *, n_ready: int) -> None:
 
 @st.fragment(run_every=REFRESH_S)
 def _strip(workspace: Workspace, n_ready: int) -> None:
-    jobs = workspace.queue.jobs()
+    jobs = [job for job in workspace.queue.jobs() if not job.earlier]
     active = [job for job in jobs if job.state not in ENDED]
     if not active:
         st.rerun()
@@ -56,6 +57,8 @@ def _strip(workspace: Workspace, n_ready: int) -> None:
         text = f"Adding documents: {over} of {len(jobs)} done"
         if running:
             text += f" · {as_markdown(running.file)}: {_stage_text(running)}"
+        if (left := time_left_s(jobs)) is not None:
+            text += f" · {time_left(left)}"
         if n_ready:
             text += " · you can ask already"
         st.progress(min(share, 1.0), text)
@@ -87,11 +90,13 @@ def _queue(workspace: Workspace) -> None:
     finished = [job for job in jobs if job.state in ENDED]
     st.space("small")
     head = st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom")
-    head.subheader("Being added" if len(finished) < len(jobs) else "Added in this run", anchor=False, width="content")
+    active = [job for job in jobs if job.state == "running"] + [job for job in jobs if job.state == "waiting"]
+    head.subheader("Being added" if active else "Added lately", anchor=False, width="content")
+    if active and (left := time_left_s(jobs)) is not None:
+        head.html(f'<p class="r37-detail" data-testid="time-left">{as_html(time_left(left))}</p>', width="content")
     if finished:
         head.button("Clear finished", key="clear_finished", type="tertiary", on_click=workspace.queue.clear_finished)
 
-    active = [job for job in jobs if job.state == "running"] + [job for job in jobs if job.state == "waiting"]
     for job in active[:WAITING_SHOWN]:
         _job_with_button(job, "Cancel", workspace)
     if len(active) > WAITING_SHOWN:
@@ -100,8 +105,13 @@ def _queue(workspace: Workspace) -> None:
         if job.state == "failed":
             _job_with_button(job, "Try again", workspace)
     settled = [job for job in reversed(finished) if job.state != "failed"]
-    if settled:
-        st.html(finished_html(settled[:FINISHED_SHOWN]))
+    if recent := [job for job in settled if not job.earlier]:
+        st.html(finished_html(recent[:FINISHED_SHOWN]))
+    if earlier := [job for job in settled if job.earlier]:
+        n_refused = sum(1 for job in earlier if job.outcome and job.outcome.status == "refused")
+        refused = f", {n_refused:,} of them refused" if n_refused else ""
+        with st.expander(f"Before the last start: {count(len(earlier), 'file')}{refused}"):
+            st.html(finished_html(earlier[:FINISHED_SHOWN]))
 
 
 def _job_with_button(job: JobView, action: str, workspace: Workspace) -> None:

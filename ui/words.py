@@ -109,6 +109,31 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if rest else f"{minutes} min"
 
 
+def time_left(seconds: float) -> str:
+    """How long something still takes, as roughly as it is known.
+
+    >>> time_left(8), time_left(100), time_left(5000)
+    ('less than a minute left', 'about 2 min left', 'about 1 h 23 min left')
+    """
+    minutes = round(seconds / 60)
+    if seconds < 55:
+        return "less than a minute left"
+    if minutes < 60:
+        return f"about {minutes} min left"
+    return f"about {minutes // 60} h {minutes % 60} min left"
+
+
+def size(n_bytes: int) -> str:
+    """A number of bytes as a person says it.
+
+    >>> size(120), size(5_300), size(2_560_000)
+    ('120 bytes', '5.2 KiB', '2.4 MiB')
+    """
+    if n_bytes < 1024:
+        return count(n_bytes, "byte")
+    return f"{n_bytes / 2**10:,.1f} KiB" if n_bytes < 2**20 else f"{n_bytes / 2**20:,.1f} MiB"
+
+
 def floor_value(floor: float) -> str:
     """The floor with two decimals, or more where it has more.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ingest.queue import MOST_STARTS, IngestQueue, JobView
+from ingest.queue import ENDED_FILE, MOST_STARTS, IngestQueue, JobView
 from ingest.reader_process import ReadLimits
 from ingest.write import Ingester
 from rag.engines.qdrant_edge import EdgeIndex
@@ -82,6 +82,11 @@ def pdf_bytes(tmp_path: Path, seed: int) -> bytes:
     return write_pdf(tmp_path / "made.pdf", [sentences(seed, 3)]).read_bytes()
 
 
+def kept(folder: Path) -> list[Path]:
+    """Uploads and their cards, without the list of those that ended."""
+    return [path for path in folder.iterdir() if path.name != ENDED_FILE]
+
+
 def only(queue: IngestQueue) -> JobView:
     [job] = queue.jobs()
     return job
@@ -103,7 +108,7 @@ def test_uploads_are_brought_in_and_a_bad_one_stops_none(
     assert [outcome and outcome.reason for outcome in outcomes] == [None, "not_a_pdf", None]
     assert [outcome and outcome.file for outcome in outcomes] == ["0.pdf", "1.pdf", "2.pdf"]
     assert sorted(stored.document.source for stored in gate.documents()) == ["0.pdf", "2.pdf"]
-    assert list(folder.iterdir()) == []
+    assert kept(folder) == []
     assert jobs[0].seconds > 0
 
 
@@ -136,7 +141,7 @@ def test_a_waiting_and_a_running_file_can_be_cancelled(
     assert [job.state for job in queue.jobs()] == ["cancelled", "cancelled", "done"]
     assert [job.outcome and job.outcome.reason for job in queue.jobs()] == ["cancelled", "cancelled", None]
     assert [stored.document.source for stored in gate.documents()] == ["2.pdf"]
-    assert list(folder.iterdir()) == []
+    assert kept(folder) == []
     queue.cancel(ids[2])  # too late: it stays
     assert [stored.document.source for stored in gate.documents()] == ["2.pdf"]
 
@@ -164,12 +169,12 @@ def test_ended_jobs_can_be_cleared_with_their_files(
     gate.down = True
     failed = queue.submit("a.pdf", pdf_bytes(tmp_path, 5)).id
     assert queue.wait(60)
-    assert len(list(folder.iterdir())) == 2  # the upload and its card, for a retry
+    assert len(kept(folder)) == 2  # the upload and its card, for a retry
 
     queue.clear_finished()
 
     assert queue.jobs() == []
-    assert list(folder.iterdir()) == []
+    assert kept(folder) == []
     with pytest.raises(BadInput, match="no job"):
         queue.retry(failed)
 
@@ -192,7 +197,7 @@ def test_uploads_outlive_the_program(
     assert [job.state for job in second.jobs()] == ["done"] * len(second.jobs())
     assert sorted(stored.document.source for stored in gate.documents()) == ["0.pdf", "1.pdf", "2.pdf"]
     assert {stored.state for stored in gate.documents()} == {"ready"}
-    assert list(folder.iterdir()) == []
+    assert kept(folder) == []
 
 
 def test_an_upload_that_takes_the_program_down_is_held_back(
@@ -217,7 +222,7 @@ def test_half_written_uploads_are_cleared_away(open_queue: Callable[[], IngestQu
         (folder / name).write_bytes(b"{")
 
     assert open_queue().jobs() == []
-    assert list(folder.iterdir()) == []
+    assert kept(folder) == []
 
 
 def test_limits_and_storage_are_checked_when_a_file_is_handed_over(
@@ -226,7 +231,7 @@ def test_limits_and_storage_are_checked_when_a_file_is_handed_over(
     with pytest.raises(BadInput, match=r"0\.4 MiB, the limit is 0\.3 MiB"):
         queue.submit("big.pdf", b"0" * 400_000)
     assert queue.jobs() == []
-    assert list(folder.iterdir()) == []
+    assert kept(folder) == []
     in_the_way = tmp_path / "file"
     in_the_way.touch()
     with pytest.raises(CollectionError, match="uploads can't be kept"):
@@ -300,4 +305,30 @@ def test_closing_does_not_wait_for_the_whole_file(
     assert only(queue).state == "waiting"
     with pytest.raises(BadInput, match="stopping"):
         queue.submit("late.pdf", b"%PDF")
-    assert list(folder.iterdir()) == []
+    assert kept(folder) == []
+
+
+def test_how_files_ended_is_still_listed_after_a_restart_until_it_is_cleared(
+    tmp_path: Path, open_queue: Callable[[], IngestQueue], folder: Path
+) -> None:
+    first = open_queue()
+    first.submit("good.pdf", pdf_bytes(tmp_path, 11))
+    first.submit("bad.pdf", b"no PDF at all")
+    assert first.wait(60)
+    before = first.jobs()
+    first.close()
+    with (folder / ENDED_FILE).open("ab") as file:
+        file.write(b'{"id": "broken off by a ki')
+
+    second = open_queue()
+
+    listed = second.jobs()
+    assert [(job.id, job.file, job.state, job.outcome) for job in listed] == [
+        (job.id, job.file, job.state, job.outcome) for job in before
+    ]
+    assert [job.earlier for job in listed] == [True, True]
+    assert second.wait(0)
+    second.clear_finished()
+    assert second.jobs() == []
+    second.close()
+    assert open_queue().jobs() == []
