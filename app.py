@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from ui import ask, documents, quality
+from ui import ask, collections, documents, quality, settings_page
 from ui.problems import problems_shown
 from ui.sidebar import show_sidebar
 from ui.workspace import open_workspace
@@ -27,6 +27,8 @@ page = st.navigation(
         ask_page,
         st.Page(documents.show, title="Documents", icon=":material/description:", url_path="documents"),
         st.Page(quality.show, title="Quality", icon=":material/monitoring:", url_path="quality"),
+        st.Page(collections.show, title="Collections", icon=":material/folder:", url_path="collections"),
+        st.Page(settings_page.show, title="Settings", icon=":material/settings:", url_path="settings"),
     ]
 )
 st.session_state["page_before"] = st.session_state.get("page")
