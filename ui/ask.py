@@ -41,6 +41,8 @@ SLOW_S = 4.0
 """A rerank expected to take longer than this is announced with its duration."""
 NAMES_SHOWN = 3
 """How many of the searched documents are named beneath a question."""
+HEADING = -1
+"""Stands for the page's heading where there is no question to scroll to."""
 
 _SHOW_LATEST = Path(__file__).parent / "show_latest.html"
 """Scrolls to the latest question; the file says why."""
@@ -71,6 +73,7 @@ def show() -> None:
         st.warning(as_markdown(chat.notice), icon=":material/info:")
     if not chat.askings and ready is not None:
         chosen = show_welcome(ready, workspace)
+        _scroll_to(HEADING)
         if chosen:
             ask(chat, chosen, workspace, document_ids=searched)
             write_address(chat)
@@ -171,7 +174,13 @@ def _show_exchange(
         _question_buttons(asking, chat, workspace, number=number, is_latest=is_latest)
     if trace is not None:
         show_rank_panel(trace, expanded=is_latest, labelling=labelling, workspace=workspace)
-    if is_latest and st.session_state.get("scrolled_to") != number:
+    if is_latest:
+        _scroll_to(number)
+
+
+def _scroll_to(number: int) -> None:
+    """Show the question of that number, the latest, or the heading: once, so that the person can scroll on."""
+    if st.session_state.get("scrolled_to") != number:
         st.session_state["scrolled_to"] = number
         st.html(_SHOW_LATEST, unsafe_allow_javascript=True)
 

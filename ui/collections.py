@@ -58,9 +58,9 @@ def _collection(card: CollectionCard, workspace: Workspace) -> None:
     with st.container(border=True, key=f"r37-collection-{card.key}"):
         head = st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute")
         head.subheader(as_markdown(card.title), anchor=False, width="content")
-        buttons = head.container(horizontal=True, width="content")
+        buttons = head.container(horizontal=True, vertical_alignment="center", width="content")
         if is_open:
-            buttons.badge("Open", icon=":material/check:", color="green")
+            buttons.badge("In use", icon=":material/check:", color="green")
         else:
             buttons.button("Open", key=f"open {card.key}", on_click=_open, args=(card.key,))
         if buttons.button("Rename …", key=f"rename {card.key}", type="tertiary", icon=":material/edit:"):

@@ -140,7 +140,7 @@ def tab_until(page: Page, condition: str, limit: int = 80) -> None:
 
 def test_a_collection_is_made_asked_and_deleted(app_url: str, chrome: Browser) -> None:
     page = open_page(chrome, f"{app_url}/collections")
-    expect(page.get_by_text("1 document")).to_be_visible()
+    expect(page.get_by_text("1 document · 3 pages")).to_be_visible()
     page.get_by_label("New collection").fill("Town hall & <b>more</b>")
     page.get_by_role("button", name="Create").click()
     expect(page.get_by_role("heading", name="Town hall & <b>more</b>")).to_be_visible()
