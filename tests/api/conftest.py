@@ -23,7 +23,7 @@ PARKING = "Parking permits cost forty crowns a month. They are sold at the town 
 SWIMMING = "The swimming pool opens at seven in the morning. Towels can be hired for two crowns."
 ANNS = "Ann pays nine hundred crowns of rent each month. The landlord is the harbour company."
 BOBS = "Bob keeps three goats in the garden shed. Their names are Alder, Birch and Cedar."
-WAIT_S = 120.0
+WAIT_S = 300.0
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from ingest.library import Library
 from rag.errors import Rank37Error
 from rag.ports import KeyStore
 from ui.api import collections, documents, health, openai_chat, questions, rerank, traces
-from ui.api.access import Guard
-from ui.api.errors import error_body, reply_of
+from ui.api.access import Caller, Guard
+from ui.api.errors import NotSignedIn, error_body, reply_of
 from ui.api.limits import MOST_BODY_BYTES, BodyLimit
 from ui.api.line import Line
 from ui.api.logs import RequestLog
 from ui.api.metrics import Metrics
-from ui.api.service import Service
+from ui.api.service import Service, caller_of
 from ui.mcp.tools import make_server
 
 _log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def make_app(library: Library, keys: KeyStore, *, on_loopback: bool, allow_open:
     settings = library.settings
     metrics = Metrics()
     # Made in the app's own event loop, as the line needs it.
-    tools = make_server(lambda: app.state.service)
+    tools = make_server(lambda: app.state.service, _caller_of_tool)
     mcp_app = tools.streamable_http_app(
         stateless_http=True,  # no session that another caller could take over
         json_response=True,
@@ -83,6 +83,13 @@ def make_app(library: Library, keys: KeyStore, *, on_loopback: bool, allow_open:
     app.add_middleware(Guard, keys=keys, on_loopback=on_loopback, allow_open=allow_open)
     app.add_middleware(RequestLog, metrics=metrics)
     return app
+
+
+def _caller_of_tool(request: Request | None) -> Caller:
+    """Who calls a tool over HTTP: the guard has seen every request."""
+    if request is None:
+        raise NotSignedIn("this call came with no request, so nobody knows whose it is")
+    return caller_of(request)
 
 
 async def _told(request: Request, error: Exception) -> JSONResponse:

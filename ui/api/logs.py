@@ -19,6 +19,8 @@ from ui.api.metrics import Metrics
 _log = logging.getLogger(__name__)
 
 UNKNOWN_ROUTE = "(none)"
+MCP_PATH = "/mcp"
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 CLIENT_LEFT = 499
 """What is logged for a request whose caller did not wait for the reply."""
 
@@ -85,20 +87,23 @@ class RequestLog:
             self._note(scope, status or CLIENT_LEFT, (time.perf_counter() - started) * 1000)
 
     def _note(self, scope: Scope, status: int, milliseconds: float) -> None:
-        route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
+        # The path itself can hold ids, and anything at all where there is no such route.
+        unknown = scope["path"] if scope["path"] == MCP_PATH else UNKNOWN_ROUTE
+        route = getattr(scope.get("route"), "path", unknown)
+        method = scope["method"] if scope["method"] in METHODS else "OTHER"
         caller = scope.get("state", {}).get("caller")
         key_name = caller.key_name if caller else ""
         fields = {
-            "method": scope["method"],
+            "method": method,
             "route": route,
             "status": status,
             "ms": round(milliseconds, 1),
             "key": key_name,
         }
-        self._metrics.count_request(scope["method"], route, status)
+        self._metrics.count_request(method, route, status)
         _log.info(
             "%s %s %d %.0f ms%s",
-            scope["method"],
+            method,
             route,
             status,
             milliseconds,

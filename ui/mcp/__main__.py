@@ -18,6 +18,7 @@ from rag.errors import BadInput
 from rag.ports import KeyStore
 from rag.settings import Settings, load_settings
 from rag.wiring import open_key_store
+from ui.api.access import Caller
 from ui.api.line import Line
 from ui.api.logs import set_up_logs
 from ui.api.metrics import Metrics
@@ -64,8 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_BAD_INPUT
     set_up_logs(as_json=settings.log_json)
     opener = _Opener(settings)
+    # At the other end of the pipe is who started this program: whoever may open the files may read them.
+    server = make_server(opener.service, lambda request: Caller())
     try:
-        anyio.run(make_server(opener.service).run_stdio_async)
+        anyio.run(server.run_stdio_async)
     finally:
         opener.close()
     return 0

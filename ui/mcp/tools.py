@@ -16,6 +16,7 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 from pydantic import Field
+from starlette.requests import Request
 
 from rag.errors import Rank37Error
 from ui.api.access import Caller
@@ -37,12 +38,17 @@ Collection = Annotated[str | None, Field(description="Key of a collection; witho
 _READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
 
-def make_server(find_service: Callable[[], Service]) -> MCPServer[Any]:
+def make_server(find_service: Callable[[], Service], find_caller: Callable[[Request | None], Caller]) -> MCPServer[Any]:
     """The server with its tools.
 
     Args:
         find_service: What serves; called in a thread at each call, so it may take its time to open. Raises Rank37Error.
+        find_caller: Who calls, by the HTTP request that the call came in; None: it came through a pipe.
     """
+
+    def caller_of(context: Context[Any, Any]) -> Caller:
+        return find_caller(context.request_context.request)
+
     server: MCPServer[Any] = MCPServer(
         "rank37", title="Rank37", instructions=INSTRUCTIONS, log_level="WARNING", subscriptions=False
     )
@@ -55,7 +61,7 @@ def make_server(find_service: Callable[[], Service]) -> MCPServer[Any]:
         limit: Annotated[int, Field(ge=1, le=100, description="How many passages at most.")] = 10,
     ) -> dict[str, Any]:
         """Find the passages of the documents that answer a question best, each with its document, pages and score."""
-        service, caller = await _service(find_service), _caller(context)
+        service, caller = await _service(find_service), caller_of(context)
         asked = Query(query, collection)
 
         async def find() -> dict[str, Any]:
@@ -80,7 +86,7 @@ def make_server(find_service: Callable[[], Service]) -> MCPServer[Any]:
         collection: Collection = None,
     ) -> dict[str, Any]:
         """Answer a question from the documents with citations of their pages, or refuse where they do not answer it."""
-        service, caller = await _service(find_service), _caller(context)
+        service, caller = await _service(find_service), caller_of(context)
         asked = Query(question, collection)
 
         async def answer() -> dict[str, Any]:
@@ -115,7 +121,7 @@ def make_server(find_service: Callable[[], Service]) -> MCPServer[Any]:
         collection: Collection = None,
     ) -> dict[str, Any]:
         """Read the text of one page of a document."""
-        service, caller = await _service(find_service), _caller(context)
+        service, caller = await _service(find_service), caller_of(context)
 
         def read() -> dict[str, Any]:
             return page_row(service.open(collection, caller), document_id, page)
@@ -125,7 +131,7 @@ def make_server(find_service: Callable[[], Service]) -> MCPServer[Any]:
     @server.tool(annotations=_READS, structured_output=True)
     async def list_collections(context: Context[Any, Any]) -> dict[str, Any]:
         """Which collections of documents there are, by key and title."""
-        service, caller = await _service(find_service), _caller(context)
+        service, caller = await _service(find_service), caller_of(context)
 
         def read() -> dict[str, Any]:
             cards = service.library.collections(caller.person)
@@ -141,15 +147,6 @@ async def _service(find_service: Callable[[], Service]) -> Service:
         return await run_sync(find_service)
     except Rank37Error as error:
         raise ToolError(str(error)) from None
-
-
-def _caller(context: Context[Any, Any]) -> Caller:
-    """Who called over HTTP, as the guard found; at the other end of a pipe is the person who started this."""
-    request = context.request_context.request
-    if request is None:
-        return Caller()
-    caller: Caller = request.state.caller
-    return caller
 
 
 async def _told(work: Callable[[], Awaitable[Value]]) -> Value:
