@@ -11,6 +11,7 @@
     ├── EngineFault              an engine gave something that is no result: a missing score, a NaN
     ├── ModelUnavailable         a model is not on this machine, or its file is not the published one
     ├── RerankerUnavailable      a rerank service is down, slow, refuses the key or answers nonsense
+    ├── IngestionStopped         the machines that read the files are gone; the same command continues
     ├── TracesUnavailable        the database of the traces can't be opened, read or written
     ├── LibraryUnavailable       the database of collections and chats can't be opened, read or written
     └── LLMError
@@ -99,6 +100,10 @@ class ModelUnavailable(Rank37Error):
 
 class RerankerUnavailable(Rank37Error):
     """A reranker outside this process is down, slow, refuses the request or answers nonsense."""
+
+
+class IngestionStopped(Rank37Error):
+    """The machines that read and embed files are gone. What was acknowledged is in."""
 
 
 class TracesUnavailable(Rank37Error):
