@@ -243,7 +243,7 @@ def load_settings(**overrides: object) -> Settings:
     try:
         settings = Settings(**given)
         saved = read_saved(settings.data_dir)
-        added = {name: value for name, value in saved.items() if name not in settings.model_fields_set}
+        added: dict[str, Any] = {name: value for name, value in saved.items() if name not in settings.model_fields_set}
         return Settings(**given, **added) if added else settings
     except ValidationError as error:
         lines = [
