@@ -25,8 +25,10 @@ KEY = "sk-a-secret-key"
 
 @pytest.fixture(scope="module")
 def chrome() -> Iterator[Browser]:
+    expect.set_options(timeout=60_000)  # generous: a slow machine draws a page for seconds
     with browser() as launched:
         yield launched
+    expect.set_options(timeout=5_000)
 
 
 @pytest.fixture(scope="module")
