@@ -34,6 +34,7 @@ BENCHMARKS = {
     "index": "hybrid recall and writing as a collection grows",
     "load": "many people at once",
     "start": "from `streamlit run` to a page and to an answer",
+    "scaling": "bytes a chunk, recall of quantized vectors, and what N chunks need",
     "roofline": "how far from what this machine can do",
 }
 

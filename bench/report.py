@@ -31,6 +31,7 @@ HEADINGS = {
     "index": "The index as it grows",
     "load": "Many people at once",
     "start": "Starting",
+    "scaling": "What many chunks need",
     "roofline": "How far from the machine's limit",
 }
 
