@@ -118,15 +118,18 @@ def test_the_keyboard_alone_asks_and_opens_a_chat(app_url: str, chrome: Browser)
     page.keyboard.type(LANTERN_QUESTION)
     page.keyboard.press("Enter")
     expect(page.get_by_test_id("answer")).to_be_visible(timeout=ANSWER_MS)
-    tab_until(page, "document.activeElement.innerText.includes('Edit the question')")
+    tab_until(
+        page,
+        "document.activeElement.matches('button') && document.activeElement.innerText.includes('Edit the question')",
+    )
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
-    tab_until(page, "document.activeElement.innerText.includes('New chat')")
+    tab_until(page, "document.activeElement.matches('button') && document.activeElement.innerText.includes('New chat')")
     page.keyboard.press("Enter")
     expect(page.locator(".r37-question")).to_have_count(0)
-    tab_until(page, "document.activeElement.closest('.st-key-r37-chats') !== null")
+    tab_until(page, "document.activeElement.matches('.st-key-r37-chats button')")
     page.keyboard.press("Enter")
     expect(page.locator(".r37-question").first).to_be_visible()
 
