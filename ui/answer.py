@@ -62,13 +62,15 @@ def _show_anyway(trace: Trace, workspace: Workspace) -> None:
     below = best_anyway(trace)
     with problems_shown():
         if key not in st.session_state:
-            label = f"Answer from the best {count(len(below.kept), 'passage')} anyway"
+            n = len(below.kept)
+            label = f"Answer from the best {'passage' if n == 1 else count(n, 'passage')} anyway"
             if not st.button(label, key=f"answer anyway {trace.id}", icon=":material/warning:", type="tertiary"):
                 return
             engines = workspace.engines
             policy = policy_for(workspace.settings, engines.reranker, engines.embedder)
             with st.spinner("Making an answer from what is below the floor …"):
                 st.session_state[key] = answer_from(below, engines, policy)
+            st.rerun(scope="fragment")  # without the button
         outcome: Answer | Refusal = st.session_state[key]
         with st.container(key=f"r37-anyway-{trace.id}"):
             st.html(anyway_html(outcome, below))
