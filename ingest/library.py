@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from ingest.queue import IngestQueue
 from ingest.samples import queue_samples
+from ingest.turns import Turns
 from ingest.write import FileOutcome, Ingester
 from rag.errors import BadInput, CollectionError, Rank37Error
 from rag.pipeline import answer_question
@@ -118,15 +119,19 @@ class Workspace:
         listen: Callable[[Event], None] = lambda event: None,
         policy: QueryPolicy | None = None,
     ) -> Result:
-        """Answer a question or refuse it; nothing is recorded, see `recorder`. Raises what `answer_question` raises."""
-        return answer_question(
-            question,
-            self.engines,
-            policy or self.policy,
-            history=history,
-            document_ids=document_ids,
-            listen=listen,
-        )
+        """Answer a question or refuse it, at its turn; nothing is recorded, see `recorder`.
+
+        Raises what `answer_question` raises, and TooManyQuestions.
+        """
+        with self.library.turns.taken(listen):
+            return answer_question(
+                question,
+                self.engines,
+                policy or self.policy,
+                history=history,
+                document_ids=document_ids,
+                listen=listen,
+            )
 
     def delete_document(self, document_id: str) -> None:
         """Remove a document, and its words from the questions asked so far. Raises Rank37Error with the remedy."""
@@ -148,6 +153,7 @@ class Library:
         """Load the models and open the collection that the settings name. Raises Rank37Error with the remedy."""
         self.settings = settings
         self._lock = threading.RLock()
+        self.turns = Turns(settings.at_work, settings.waiting)
         self._open: dict[str, Workspace] = {}
         self.store: CollectionStore = open_collection_store(settings)
         self.chats: ChatStore = open_chat_store(settings)

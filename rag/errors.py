@@ -10,10 +10,12 @@
     ├── IndexUnavailable         the Qdrant server is down, slow or answers nonsense
     ├── EngineFault              an engine gave something that is no result: a missing score, a NaN
     ├── ModelUnavailable         a model is not on this machine, or its file is not the published one
+    ├── TooManyQuestions         so many are waiting for an answer already that no more are taken
     ├── RerankerUnavailable      a rerank service is down, slow, refuses the key or answers nonsense
     ├── IngestionStopped         the machines that read the files are gone; the same command continues
     ├── TracesUnavailable        the database of the traces can't be opened, read or written
     ├── LibraryUnavailable       the database of collections and chats can't be opened, read or written
+    ├── SignInRefused            name and password are not those of anyone, or there were too many tries
     └── LLMError
         ├── LLMUnavailable       no connection, or the server answers with an error
         ├── LLMTimeout           no reply, or no further piece of it, in time
@@ -98,6 +100,10 @@ class ModelUnavailable(Rank37Error):
     """A model is not on this machine, or its file is not the published one."""
 
 
+class TooManyQuestions(Rank37Error):
+    """No place is left in the line of questions."""
+
+
 class RerankerUnavailable(Rank37Error):
     """A reranker outside this process is down, slow, refuses the request or answers nonsense."""
 
@@ -112,6 +118,10 @@ class TracesUnavailable(Rank37Error):
 
 class LibraryUnavailable(Rank37Error):
     """The database of collections and chats can't be opened, read or written."""
+
+
+class SignInRefused(Rank37Error):
+    """Name and password do not let anyone in; which of both is wrong, it does not say."""
 
 
 class LLMError(Rank37Error):

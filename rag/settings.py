@@ -129,17 +129,24 @@ class Settings(BaseSettings):
     """SQLAlchemy URL of the database that keeps collections' titles and owners and the chats, such as
     `postgresql://user:password@host/database`; None: the file `library.sqlite` in `data_dir`."""
 
+    auth: Literal["none", "password", "oidc"] = "none"
+    """How people sign in to the app: not at all, with a password (`python -m rag people add NAME`), or at a provider
+    (`[auth]` in Streamlit's file of secrets)."""
+    quota_mb: Annotated[float, Field(gt=0)] | None = None
+    """Most megabytes of original files in the collections of one person; None: no limit."""
+
     api_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Where the app serves the HTTP API beside its pages; None: it does not. `python -m ui.api` serves it alone, at
     port 8737 if this is None."""
     api_host: str = "127.0.0.1"
     """The address that the HTTP API listens at. Beyond this machine it listens only once there is a key."""
-    api_at_work: Annotated[int, Field(ge=1)] = 4
+    at_work: Annotated[int, Field(ge=1)] = 4
     """How many questions of the API are worked on at a time."""
-    api_waiting: Annotated[int, Field(ge=0)] = 64
+    waiting: Annotated[int, Field(ge=0)] = 64
     """How many more can wait for their turn; those beyond are sent away."""
     allow_open: bool = False
-    """Whether the API may listen beyond this machine without any key: everyone who reaches it reads everything."""
+    """Whether app and API may listen beyond this machine without sign-in or key: everyone who reaches them reads
+    everything."""
     log_json: bool = False
     """Whether the log of `python -m ui.api` has one JSON object a line."""
 

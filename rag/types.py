@@ -214,6 +214,20 @@ class Chat:
 
 
 @dataclass(frozen=True, slots=True)
+class Person:
+    """Someone who may sign in, as the list of people knows them."""
+
+    name: str
+    """A name or an e-mail address, in small letters; no two have the same."""
+    is_admin: bool = False
+    """Whether they may change the settings that hold for all."""
+    has_password: bool = True
+    """Otherwise they sign in at a provider (OIDC) only."""
+    created_at: str = ""
+    """ISO 8601, UTC."""
+
+
+@dataclass(frozen=True, slots=True)
 class ApiKey:
     """A key of the HTTP API as the list of keys knows it: not the key itself."""
 
@@ -608,6 +622,14 @@ Stage = Literal["rewrite", "split", "embed", "recall", "rerank", "answer"]
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """Event: the question waits for its turn."""
+
+    ahead: int
+    """How many have to end first; 1: the next turn is its own."""
+
+
+@dataclass(frozen=True, slots=True)
 class StageStarted:
     """Event: a stage of the pipeline begins."""
 
@@ -636,4 +658,4 @@ class ReplyText:
     text: str
 
 
-Event = StageStarted | RerankProgress | RankingReady | ReplyText
+Event = Waiting | StageStarted | RerankProgress | RankingReady | ReplyText

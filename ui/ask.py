@@ -245,6 +245,8 @@ def _follow(asking: Asking, workspace: Workspace) -> None:
 
 def _stage_label(progress: AskProgress) -> str:
     match progress.stage:
+        case None if progress.ahead:
+            return f"Waiting: {count(progress.ahead, 'question')} of others first …"
         case None:
             return "Starting …"
         case "rewrite":

@@ -28,6 +28,7 @@ from rag.types import (
     StageStarted,
     StoredTrace,
     Trace,
+    Waiting,
 )
 
 _log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ class AskProgress:
     stage: Stage | None = None
     stage_started: float = 0.0
     """`time.monotonic()` at the start of the stage."""
+    ahead: int = 0
+    """How many questions have to end before this one's turn; 0: it is being answered, or has not begun."""
     reranked: int = 0
     to_rerank: int = 0
     trace: Trace | None = None
@@ -198,8 +201,10 @@ class Asking:
             raise AskStopped
         now = self._progress
         match event:
+            case Waiting(ahead):
+                now = replace(now, ahead=ahead)
             case StageStarted(stage):
-                now = replace(now, stage=stage, stage_started=time.monotonic(), stages=(*now.stages, stage))
+                now = replace(now, ahead=0, stage=stage, stage_started=time.monotonic(), stages=(*now.stages, stage))
             case RerankProgress(done, total):
                 now = replace(now, reranked=done, to_rerank=total)
             case RankingReady(trace):

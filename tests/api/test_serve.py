@@ -129,7 +129,7 @@ def narrow(library: Library, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     """A server at which one question is at work and one can wait, and the gate before which they stand."""
     keys = open_key_store(library.settings.model_copy(update={"data_dir": tmp_path}))
     gate = Gate(library, monkeypatch)
-    narrowed = library.settings.model_copy(update={"api_at_work": 1, "api_waiting": 1})
+    narrowed = library.settings.model_copy(update={"at_work": 1, "waiting": 1})
     monkeypatch.setattr(library, "settings", narrowed)
     with serving(library, keys) as running:
         yield f"http://127.0.0.1:{running.port}", gate

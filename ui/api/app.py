@@ -57,7 +57,7 @@ def make_app(library: Library, keys: KeyStore, *, on_loopback: bool, allow_open:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.service = Service(library, keys, Line(settings.api_at_work, settings.api_waiting), metrics)
+        app.state.service = Service(library, keys, Line(settings.at_work, settings.waiting), metrics)
         library.watchers.append(metrics.count_question)
         async with tools.session_manager.run():
             yield

@@ -17,6 +17,7 @@ from rag.errors import (
     LLMError,
     LLMTimeout,
     Rank37Error,
+    TooManyQuestions,
 )
 
 OPENAI_PATHS = ("/v1/chat/", "/v1/models")
@@ -56,6 +57,7 @@ _STATUS: dict[type[Rank37Error], int] = {
     NotHere: 404,
     TooLarge: 413,
     LineFull: 429,
+    TooManyQuestions: 429,
     BadInput: 400,
     FileRefused: 400,
     Fault: 500,

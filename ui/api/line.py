@@ -92,7 +92,7 @@ class Line:
             seconds = self._wait_s()
             raise LineFull(
                 f"{self.n_at_work} questions are at work and {self.n_waiting} wait, more are not taken "
-                f"(RANK37_API_AT_WORK, RANK37_API_WAITING): try again in {seconds} s",
+                f"(RANK37_AT_WORK, RANK37_WAITING): try again in {seconds} s",
                 seconds,
             )
         work = Work(do, on_event)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from ingest.library import Workspace
 from rag.errors import Rank37Error
-from rag.types import RankingReady, ReplyText, RerankProgress, StageStarted, Turn
+from rag.types import RankingReady, ReplyText, RerankProgress, StageStarted, Turn, Waiting
 from ui.api.errors import body_of
 from ui.api.service import Query, asking, caller_of, done, ranking, service_of
 from ui.api.streaming import ALIVE, Pause, Streamed, event_stream, sse
@@ -128,6 +128,8 @@ async def _events(
             match event:
                 case Pause():
                     yield ALIVE
+                case Waiting(ahead):
+                    yield sse({"ahead": ahead}, "waiting")
                 case StageStarted(stage):
                     yield sse({"stage": stage}, "stage")
                 case RerankProgress(done, total):

@@ -41,7 +41,7 @@ class _Opener:
         with self._lock:
             if self._service is None:
                 keys: KeyStore = open_key_store(self._settings)
-                line = Line(self._settings.api_at_work, self._settings.api_waiting)
+                line = Line(self._settings.at_work, self._settings.waiting)
                 self._service = Service(Library(self._settings), keys, line, Metrics())
             return self._service
 
