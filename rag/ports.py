@@ -28,6 +28,7 @@ from rag.types import (
     Label,
     Message,
     Passage,
+    Person,
     Refusal,
     Relevance,
     StoredDocument,
@@ -374,6 +375,46 @@ class KeyStore(Protocol):
 
     def forget(self, name: str) -> None:
         """Take a key off the list; it opens nothing from now on."""
+        ...
+
+    def close(self) -> None:
+        """Release the database. Idempotent."""
+        ...
+
+
+class PeopleStore(Protocol):
+    """Who may sign in, and which browsers are signed in. Raises `LibraryUnavailable`, BadInput for an unknown name."""
+
+    def add(self, name: str, password: str | None, *, is_admin: bool = False) -> Person:
+        """Let a person sign in; the first one is an administrator. None: at a provider (OIDC) only."""
+        ...
+
+    def listed(self) -> list[Person]:
+        """All of them, by name."""
+        ...
+
+    def person(self, name: str) -> Person | None:
+        """The one of that name, or None."""
+        ...
+
+    def set_password(self, name: str, password: str) -> None:
+        """Give a person another password; where they are signed in, they are not any more."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Take a person off the list; where they are signed in, they are not any more. What is theirs stays."""
+        ...
+
+    def sign_in(self, name: str, password: str) -> str:
+        """A token of a new session. Raises SignInRefused, whether name or password is wrong and after as long."""
+        ...
+
+    def signed_in(self, token: str) -> Person | None:
+        """Whose session a token is of; None where it is of none, or has ended."""
+        ...
+
+    def sign_out(self, token: str) -> None:
+        """End a session."""
         ...
 
     def close(self) -> None:

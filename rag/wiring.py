@@ -22,6 +22,7 @@ from rag.ports import (
     Engines,
     Index,
     KeyStore,
+    PeopleStore,
     Reranker,
     TraceSink,
     TraceStore,
@@ -429,6 +430,15 @@ def open_key_store(settings: Settings) -> KeyStore:
     if settings.database_url is not None:
         return SqlKeyStore(settings.database_url.get_secret_value())
     return SqlKeyStore.open_file(settings.data_dir / "library.sqlite")
+
+
+def open_people_store(settings: Settings) -> PeopleStore:
+    """Who may sign in, beside the list of collections. Raises BadInput or LibraryUnavailable."""
+    from rag.engines.people_store import SqlPeopleStore
+
+    if settings.database_url is not None:
+        return SqlPeopleStore(settings.database_url.get_secret_value())
+    return SqlPeopleStore.open_file(settings.data_dir / "library.sqlite")
 
 
 def scores_by_index(settings: Settings) -> bool:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from rag.asker import asker
 from rag.ports import Progress, Reranker
 from rag.types import EngineInfo, Passage, Relevance
 
@@ -46,7 +47,7 @@ _SCHEMA = (
 class ScoreCache:
     """A table of scores in one SQLite file. Safe to use from several threads and processes.
 
-    A key is a hash of reranker, revision, precision, query and passage, so the file holds no text of anybody's.
+    A key is a hash of reranker, revision, precision, query, asker and passage, so the file holds no text of anybody's.
     """
 
     def __init__(self, path: Path, *, limit_mb: float, clock: Callable[[], float] = time.time) -> None:
@@ -233,7 +234,11 @@ def _relevance(sort: object, score: object, logit: object) -> Relevance | None:
 
 
 class CachedReranker:
-    """A reranker that computes only what is not remembered. As safe to use from several threads as the one within."""
+    """A reranker that computes only what is not remembered. As safe to use from several threads as the one within.
+
+    What one person's questions left is not found by another's: a score that is there already would tell that someone
+    asked just this.
+    """
 
     def __init__(self, inner: Reranker, cache: ScoreCache, *, scope: str = "") -> None:
         """Join them.
@@ -285,7 +290,9 @@ class CachedReranker:
 
     def _keys(self, query: str, texts: Sequence[str]) -> dict[str, bytes]:
         info = self._inner.info
-        told = json.dumps([self._scope, info.name, info.revision, info.precision, query])
+        told = json.dumps(
+            [self._scope, info.name, info.revision, info.precision, query, *([asker()] if asker() else [])]
+        )
         start = hashlib.sha256(told.encode())
         keys = {}
         for text in texts:
