@@ -26,6 +26,7 @@ from typing import IO, Any
 from ingest.chunk import Heading
 from ingest.kinds import kind_of
 from ingest.layout import PrintedLine
+from ingest.nursery import NURSERY, ForkedChild, search_path
 from ingest.ocr import Ocr, Picture
 from ingest.ocr import is_installed as ocr_is_installed
 from ingest.read_document import PAGE_CHARACTERS, ReadDocument
@@ -41,6 +42,9 @@ _OCR_WALL_FACTOR = 5
 """The child gives OCR of a page up after so much time of the processor, the parent after this much more on the clock:
 on a busy machine OCR is slow, not stuck."""
 _MAX_LINE_BYTES = 64 * PAGE_CHARACTERS
+
+LimitedChild = subprocess.Popen[bytes] | ForkedChild
+"""A child process, started anew or forked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ def read_document(
         _end(child)
 
 
-def _start_child(path: Path, source: str, limits: ReadLimits, words: bool) -> subprocess.Popen[bytes]:
+def _start_child(path: Path, source: str, limits: ReadLimits, words: bool) -> LimitedChild:
     return start_module(
         "ingest.reader_process",
         *(f"--source={source}", "--max-pages", str(limits.max_pages)),  # a name can begin like an option
@@ -108,18 +112,25 @@ def _start_child(path: Path, source: str, limits: ReadLimits, words: bool) -> su
     )
 
 
-def start_module(module: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """Run a module of this program in a child process, whose standard output is a pipe."""
-    # -P and an explicit path: the child finds this package wherever the program was started, and no file of the current
-    # folder can pass for a module.
-    package_root = str(Path(__file__).resolve().parents[1])
-    search_path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
+def start_module(module: str, *arguments: str) -> LimitedChild:
+    """Run a module of this program in a child process, whose standard output is a pipe.
+
+    The warm nursery forks it where it can; else an interpreter is started anew.
+    """
+    environment = {
+        **_without_settings(os.environ),
+        "PYTHONPATH": search_path(),
+        "PYTHONIOENCODING": "utf-8",
+    }
+    if child := NURSERY.fork(module, arguments, environment):
+        return child
+    # -P and an explicit path: no file of the current folder can pass for a module.
     return subprocess.Popen(
         [sys.executable, "-P", "-m", module, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**_without_settings(os.environ), "PYTHONPATH": search_path, "PYTHONIOENCODING": "utf-8"},
+        env=environment,
     )
 
 
@@ -128,7 +139,7 @@ def _without_settings(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not _MAY_BE_SECRET.search(name)}
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _end(child: LimitedChild) -> None:
     if child.poll() is None:
         child.kill()
     child.wait()
@@ -137,7 +148,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _collect(
-    child: subprocess.Popen[bytes],
+    child: LimitedChild,
     source: str,
     limits: ReadLimits,
     progress: Callable[[int, int], None] | None,
@@ -199,7 +210,7 @@ def _page(document: Document, message: dict[str, Any]) -> Page:
 
 
 def _lines_until(
-    child: subprocess.Popen[bytes],
+    child: LimitedChild,
     source: str,
     clock: _Clock,
     cancelled: Callable[[], bool],

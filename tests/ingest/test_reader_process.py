@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from ingest.nursery import NURSERY
 from ingest.read_pdf import ReadDocument, read_pdf
-from ingest.reader_process import ReadLimits, read_document
+from ingest.reader_process import LimitedChild, ReadLimits, read_document, start_module
 from rag.errors import FileRefused
 from tests.ingest.pdfs import bomb, encrypted, nested_page_tree, text_pdf
 
@@ -25,17 +26,20 @@ PAGE = ["The waiting period for critical illness is 180 days.", "It begins with 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and memory limits are those of POSIX")
 
 
-@pytest.fixture
-def children(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
-    """Every child process that is started."""
-    started: list[subprocess.Popen[bytes]] = []
-    start = subprocess.Popen
+@pytest.fixture(params=["forked", "started anew"])
+def children(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[LimitedChild]:
+    """Every child process that is started, in either of the two ways."""
+    started: list[LimitedChild] = []
 
-    def remember(*arguments: Any, **options: Any) -> Any:
-        started.append(start(*arguments, **options))
+    def remember(module: str, *arguments: str) -> LimitedChild:
+        started.append(start_module(module, *arguments))
         return started[-1]
 
-    monkeypatch.setattr("ingest.reader_process.subprocess.Popen", remember)
+    monkeypatch.setattr("ingest.reader_process.start_module", remember)
+    if request.param == "started anew":
+        monkeypatch.setattr(NURSERY, "fork", lambda *_: None)
+    elif sys.platform != "linux":
+        pytest.skip("only Linux has what the nursery needs")
     return started
 
 
@@ -55,7 +59,9 @@ def refusal(path: Path, limits: ReadLimits = LIMITS, **options: Any) -> FileRefu
     return caught.value
 
 
-def test_it_gives_what_reading_in_this_process_gives(file: Callable[[bytes], Path]) -> None:
+def test_it_gives_what_reading_in_this_process_gives(
+    file: Callable[[bytes], Path], children: list[LimitedChild]
+) -> None:
     path = file(text_pdf(PAGE, PAGE[:1], title="Conditions \U0001f600 \u2028"))
     here = read_pdf(path, source="manual.pdf")
     assert read_document(path, source="manual.pdf", limits=LIMITS) == here
@@ -100,7 +106,7 @@ def test_a_missing_file_is_a_refusal(tmp_path: Path) -> None:
     assert "No such file" in str(refused)
 
 
-def test_too_large_names_size_limit_and_remedy(file: Callable[[bytes], Path], children: list[Any]) -> None:
+def test_too_large_names_size_limit_and_remedy(file: Callable[[bytes], Path], children: list[LimitedChild]) -> None:
     refused = refusal(file(b"%PDF-1.7" + b" " * 3 * 2**19), replace(LIMITS, max_file_bytes=2**20))
     assert refused.reason == "too_large"
     assert str(refused) == "manual.pdf has 1.5 MiB, the limit is 1.0 MiB: split it, or raise RANK37_MAX_FILE_MB"
@@ -112,7 +118,7 @@ def test_too_large_names_size_limit_and_remedy(file: Callable[[bytes], Path], ch
     ("number", "reason"), [("SIGSEGV", "unreadable"), ("SIGABRT", "unreadable"), ("SIGKILL", "memory_limit")]
 )
 def test_a_reader_that_dies_is_that_files_end_only(
-    file: Callable[[bytes], Path], children: list[subprocess.Popen[bytes]], number: str, reason: str
+    file: Callable[[bytes], Path], children: list[LimitedChild], number: str, reason: str
 ) -> None:
     path = file(text_pdf(*[PAGE] * 400))
 
@@ -127,9 +133,7 @@ def test_a_reader_that_dies_is_that_files_end_only(
     assert len(read_document(path, source="manual.pdf", limits=LIMITS).pages) == 400
 
 
-def test_a_file_that_takes_too_long_is_ended(
-    file: Callable[[bytes], Path], children: list[subprocess.Popen[bytes]]
-) -> None:
+def test_a_file_that_takes_too_long_is_ended(file: Callable[[bytes], Path], children: list[LimitedChild]) -> None:
     begun = time.monotonic()
     refused = refusal(file(bomb(10**8)), replace(LIMITS, time_limit_s=2.5))
     assert refused.reason == "time_limit"
@@ -140,7 +144,7 @@ def test_a_file_that_takes_too_long_is_ended(
 
 @posix
 def test_a_bomb_that_needs_too_much_memory_is_ended(
-    file: Callable[[bytes], Path], children: list[subprocess.Popen[bytes]]
+    file: Callable[[bytes], Path], children: list[LimitedChild]
 ) -> None:
     refused = refusal(file(bomb(10**8)), replace(LIMITS, memory_limit_bytes=400 * 2**20))
     assert refused.reason == "memory_limit"
@@ -158,9 +162,7 @@ def test_a_page_tree_thousands_deep_is_refused(file: Callable[[bytes], Path]) ->
     assert refusal(file(nested_page_tree(5000))).reason in {"damaged", "no_text_layer", "unreadable"}
 
 
-def test_cancelling_ends_the_reader_at_once(
-    file: Callable[[bytes], Path], children: list[subprocess.Popen[bytes]]
-) -> None:
+def test_cancelling_ends_the_reader_at_once(file: Callable[[bytes], Path], children: list[LimitedChild]) -> None:
     begun = time.monotonic()
     refused = refusal(file(bomb(10**8)), cancelled=lambda: time.monotonic() - begun > 1)
     assert refused.reason == "cancelled"
@@ -169,7 +171,7 @@ def test_cancelling_ends_the_reader_at_once(
 
 
 def test_an_error_of_the_caller_passes_through_and_ends_the_reader(
-    file: Callable[[bytes], Path], children: list[subprocess.Popen[bytes]]
+    file: Callable[[bytes], Path], children: list[LimitedChild]
 ) -> None:
     def fail(done: int, total: int) -> None:
         raise KeyError("the caller's own")
