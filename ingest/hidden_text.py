@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from ctypes import addressof, byref, c_float, c_uint
+from ctypes import byref, c_float, c_uint
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pypdfium2
 import pypdfium2.raw as pdfium
 
+from ingest.pdfium_calls import get_text_object, handle_of
 from rag.types import Box
 
 Reason = Literal["off the page", "drawn invisibly", "too small to read", "no contrast"]
@@ -67,9 +68,11 @@ class Visibility:
         """
         self._page = page
         self._text_page = text_page
+        self._text_handle = handle_of(text_page)
         self._width, self._height = page.get_size()
         self._scale = min(1.0, (MOST_PIXELS / max(1.0, self._width * self._height)) ** 0.5)
         self._pixels: _Pixels | None = None
+        self._green: bytes = b""
         self._ground: _Pixels | None = None
         self._drawn = False
         self._pictures: list[tuple[float, float, float, float]] | None = None
@@ -102,14 +105,31 @@ class Visibility:
             return "too small to read"
         if colour is not None and colour[3] < LEAST_CONTRAST and mode in (0, 4):
             return "no contrast"
-        area = self._area(box, margin=0.0)
-        if area is None:
-            return None
-        if _contrast(area) < LEAST_CONTRAST:
-            return None if self._lacks_its_font(index, colour, area) else "no contrast"
+        if not self._stands_out(box):
+            area = self._area(box, margin=0.0)
+            if area is None:
+                return None
+            if _contrast(area) < LEAST_CONTRAST:
+                return None if self._lacks_its_font(index, colour, area) else "no contrast"
         if colour is not None and mode in _FILLING_MODES and min(colour[:3]) >= NEARLY_WHITE:
             return "no contrast" if self._is_on_white(box) else None
         return None
+
+    def _stands_out(self, box: Box) -> bool:
+        """Whether the one row of pixels through the middle of a box shows contrast enough, as it does for most words.
+
+        It is quick to look at; where it shows none, the whole box has to be looked at.
+        """
+        pixels = self._drawing()
+        if pixels is None:
+            return False
+        rows, columns = pixels.shape[:2]
+        row = int((box.top + box.bottom) / 2 * self._scale)
+        if not 0 <= row < rows:
+            return False
+        left, right = max(0, int(box.left * self._scale)), min(columns, int(box.right * self._scale) + 1)
+        across = self._green[row * columns + left : row * columns + right] if left < right else b""
+        return bool(across) and max(across) - min(across) >= LEAST_CONTRAST
 
     def _is_on_white(self, box: Box) -> bool:
         """Whether nearly white words would stand on white but for other words in their place.
@@ -146,11 +166,11 @@ class Visibility:
 
     def _manner(self, index: int) -> tuple[int, tuple[int, int, int, int] | None]:
         """Render mode and fill colour (red, green, blue, opacity) of a character's text object, asked for once."""
-        found = pdfium.FPDFText_GetTextObject(self._text_page, index)
-        key = addressof(found.contents) if found else None
+        key = get_text_object(self._text_handle, index)
         if key is None:
             return 0, None
         if key not in self._manners:
+            found = pdfium.FPDFText_GetTextObject(self._text_page, index)
             mode = int(pdfium.FPDFTextObj_GetTextRenderMode(found))
             self._manners[key] = (mode, _fill_colour(found))
         return self._manners[key]
@@ -218,6 +238,8 @@ class Visibility:
             self._drawn = True
             if self._width >= 1 and self._height >= 1 and self._image_pixels() <= MOST_IMAGE_PIXELS:
                 self._pixels = self._draw()
+                if self._pixels is not None:
+                    self._green = self._pixels[:, :, 1].tobytes()
         return self._pixels
 
     def _without_white_text(self) -> _Pixels | None:

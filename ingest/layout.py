@@ -47,6 +47,7 @@ class PrintedLine:
         self.size = max(1.0, median(word.size for word in self.words))
         self.bold = all(word.bold for word in self.words)
         self.text = " ".join(word.text for word in self.words)
+        self.baseline = median(word.box.bottom for word in self.words)
         self.is_row = self._looks_like_row()
 
     left: float = 0.0
@@ -57,11 +58,8 @@ class PrintedLine:
     bold: bool = False
     text: str = ""
     is_row: bool = False
-
-    @property
-    def baseline(self) -> float:
-        """The lower edge of the largest number of words, which a few raised or larger ones don't move."""
-        return median(word.box.bottom for word in self.words)
+    baseline: float = 0.0
+    """The lower edge of the largest number of words, which a few raised or larger ones don't move."""
 
     @property
     def is_item(self) -> bool:
@@ -245,10 +243,14 @@ def find_headings(layouts: Sequence[tuple[int, PageLayout]], outline: Sequence[O
         outline: In any order.
     """
     layout_of = dict(layouts)
+    letters_of: dict[int, list[str]] = {}
     found: dict[tuple[int, int], Heading] = {}
     for entry in outline:
         if entry.page in layout_of and entry.title:
-            start = _locate(layout_of[entry.page], entry)
+            layout = layout_of[entry.page]
+            if entry.page not in letters_of:
+                letters_of[entry.page] = [_letters(layout.text[block.start : block.end]) for block in layout.blocks]
+            start = _locate(layout, letters_of[entry.page], entry)
             found.setdefault((entry.page, start), Heading(entry.page, start, entry.title))
     if len(found) < 3 or len(found) < len(layouts) / 4:
         for heading in _printed_headings(layouts):
@@ -256,15 +258,16 @@ def find_headings(layouts: Sequence[tuple[int, PageLayout]], outline: Sequence[O
     return sorted(found.values())
 
 
-def _locate(layout: PageLayout, entry: OutlineEntry) -> int:
-    """Where on the page the entry's section begins: at its title, else at its height, else at the page's start."""
+def _locate(layout: PageLayout, letters: Sequence[str], entry: OutlineEntry) -> int:
+    """Where on the page the entry's section begins: at its title, else at its height, else at the page's start.
+
+    `letters` are those of the page's blocks.
+    """
     title = _letters(entry.title)
-    for block in layout.blocks:
-        text = _letters(layout.text[block.start : block.end])
+    for block, text in zip(layout.blocks, letters, strict=True):
         if title and len(text) <= len(title) + 12 and (text.endswith(title) or text.startswith(title)):
             return block.start
-    for block in layout.blocks:
-        text = _letters(layout.text[block.start : block.end])
+    for block, text in zip(layout.blocks, letters, strict=True):
         if title and (text.startswith(title) or (len(text) >= 8 and title.endswith(text))):
             return block.start
     if entry.top is not None:

@@ -75,8 +75,8 @@ def mend_word(raw: str) -> str:
     >>> [mend_word(word) for word in ("\ufb01rst", "m²", "e\u0301t\xe9", "\x03", "Ｒ２", "co\xadop", "........")]
     ['first', 'm²', 'été', '', 'R2', 'coop', '...']
     """
-    if raw.isascii() and raw.isalnum():
-        return raw
+    if raw.isascii() and raw.isprintable():  # most words: nothing else of what follows can befall them
+        return raw if raw.isalnum() else _LEADER.sub(r"\1\1\1", raw).strip()
     if any("\ud800" <= character <= "\udfff" for character in raw):  # pdfium gives UTF-16 units
         raw = raw.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
     word = "".join(

@@ -113,8 +113,12 @@ class Nursery:
         if len(request) > _MOST_REQUEST_BYTES:
             return None
         for _ in range(2):  # the first one may have been killed, or have ended for want of work
-            with contextlib.suppress(OSError):
+            try:
                 return self._ask(request, environment)
+            except TimeoutError:
+                return None  # a busy machine: it is left to those whose children it runs
+            except OSError:
+                continue
         return None
 
     def end(self) -> None:
@@ -138,11 +142,11 @@ class Nursery:
             answer = control.recv(_PID.size)
             if len(answer) < _PID.size:
                 raise ConnectionResetError
-        except BaseException:
+        except BaseException as error:
             os.close(output)
             control.close()
             with self._lock:
-                if door is self._door:  # not the one that another thread has started since
+                if door is self._door and not isinstance(error, TimeoutError):  # no other thread's newer one
                     self._end()
             raise
         return ForkedChild(_PID.unpack(answer)[0], os.fdopen(output, "rb"), control)

@@ -7,6 +7,7 @@ which it finds no text.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import logging
 import re
@@ -30,6 +31,7 @@ from ingest.mend import is_cjk, mend_plain, mend_word, readability
 from ingest.ocr import DOTS_AN_INCH, HOW_TO_INSTALL, MOST_PIXELS, Picture
 from ingest.ocr import is_installed as ocr_is_installed
 from ingest.ocr_pages import KeptOcr
+from ingest.pdfium_calls import get_loose_box, get_text_object, get_unicode, handle_of
 from ingest.read_document import PAGE_CHARACTERS, ReadDocument, mend_line, title_of
 from rag.errors import FileRefused
 from rag.types import Box, Document, Page
@@ -528,7 +530,8 @@ def _printed_lines(
     are not those of the boxes.
     """
     count = text_page.count_chars()
-    codes = [pdfium.FPDFText_GetUnicode(text_page, index) for index in range(count)]
+    handle = handle_of(text_page)
+    codes = [get_unicode(handle, index) for index in range(count)]
     codes = [code if code <= sys.maxunicode else 0xFFFD for code in codes]  # a broken map can say anything
     lines: list[PrintedLine] = []
     words: list[PrintedWord] = []
@@ -578,11 +581,13 @@ class _Glyphs:
 
     def __init__(self, text_page: Any, place: Callable[[float, float, float, float], Box]) -> None:
         self._text_page = text_page
+        self._handle = handle_of(text_page)
         self._place = place
         self._rectangle = pdfium.FS_RECTF()
+        self._rectangle_address = ctypes.addressof(self._rectangle)
         self._matrix = pdfium.FS_MATRIX()
-        self._name = (pypdfium2.raw.ctypes.c_char * 128)()
-        self._flags = pypdfium2.raw.ctypes.c_int()
+        self._name = (ctypes.c_char * 128)()
+        self._flags = ctypes.c_int()
         self._styles: dict[int | None, tuple[float, bool]] = {}
 
     def word(self, text: str, first: int, last: int) -> PrintedWord:
@@ -596,7 +601,7 @@ class _Glyphs:
     def _box(self, index: int) -> tuple[float, float, float, float]:
         """Left, bottom, right, top by the font's ascent and descent; by the glyph where the font has none."""
         box = self._rectangle
-        if pdfium.FPDFText_GetLooseCharBox(self._text_page, index, box) and box.top > box.bottom:
+        if get_loose_box(self._handle, index, self._rectangle_address) and box.top > box.bottom:
             return box.left, box.bottom, box.right, box.top
         with suppress(pypdfium2.PdfiumError):
             left, bottom, right, top = self._text_page.get_charbox(index)
@@ -605,8 +610,7 @@ class _Glyphs:
 
     def _style(self, index: int) -> tuple[float, bool]:
         """Size in points and boldness: the same for all characters of a text object, which is asked for once."""
-        found = pdfium.FPDFText_GetTextObject(self._text_page, index)
-        key = pypdfium2.raw.ctypes.addressof(found.contents) if found else None
+        key = get_text_object(self._handle, index)
         if key is None or key not in self._styles:
             size = pdfium.FPDFText_GetFontSize(self._text_page, index)
             matrix = self._matrix
