@@ -19,12 +19,13 @@ from ingest.files import SUFFIXES
 from ingest.kinds import KIND_NAMES
 from rag.errors import Rank37Error
 from rag.settings import Settings
-from rag.types import StoredDocument
+from rag.types import DocumentKind, StoredDocument
 from ui.ingestion import show_queue
 from ui.problems import show_problem
 from ui.receipt import show_receipt
+from ui.visitor import visitor
 from ui.words import as_cell, as_markdown, count, page_list, readable
-from ui.workspace import Workspace, open_workspace
+from ui.workspace import Workspace, card_of, open_workspace
 
 CSS = Path(__file__).parent / "documents.css"
 
@@ -32,6 +33,14 @@ FILES, FOLDER = "Files", "A folder"
 
 SEARCHED_FROM = 10
 """With fewer documents there is no search box."""
+
+_SHORT_KINDS: dict[DocumentKind, str] = {
+    "pdf": "PDF",
+    "docx": "Word",
+    "html": "Web page",
+    "markdown": "Markdown",
+    "text": "Text",
+}
 
 NAMES_IN_QUESTION = 10
 """How many documents the question before deleting names."""
@@ -69,7 +78,7 @@ def _upload(workspace: Workspace) -> None:
         return
     for file, name in zip(files, distinct_names([file.name for file in files]), strict=True):
         try:
-            workspace.queue.submit(name, file.getvalue())
+            workspace.submit(name, file.getvalue(), visitor().person)
         except Rank37Error as error:
             show_problem(error)
 
@@ -128,13 +137,13 @@ def _document_list(workspace: Workspace) -> None:
         selection_mode="multi-row",
         key=f"documents {round_number} {wanted}",
         column_config={
-            "Title": st.column_config.TextColumn(width=300),
-            "File": st.column_config.TextColumn(width=240),
-            "Kind": st.column_config.TextColumn(width=90),
+            "Title": st.column_config.TextColumn(width=270),
+            "File": st.column_config.TextColumn(width=190),
+            "Kind": st.column_config.TextColumn(width=75),
             "Pages": st.column_config.NumberColumn(width=60, format="localized"),
             "Chunks": st.column_config.NumberColumn(width=60, format="localized"),
-            "Size": st.column_config.NumberColumn(width=80, format="bytes"),
-            "Added": st.column_config.DatetimeColumn(width=140, format="D MMM YYYY, HH:mm"),
+            "Size": st.column_config.NumberColumn(width=75, format="bytes"),
+            "Added": st.column_config.DatetimeColumn(width=135, format="D MMM YYYY, HH:mm"),
             "Remarks": st.column_config.TextColumn(width="medium"),
         },
         alt="The documents of the collection with their pages, chunks and remarks",
@@ -143,7 +152,9 @@ def _document_list(workspace: Workspace) -> None:
     chosen = [stored[row] for row in rows if row < len(stored)]
     if len(chosen) == 1:
         show_receipt(chosen[0], workspace)
-    if chosen:
+    if not visitor().may_manage(card_of(workspace)):
+        st.caption("Select a row at its left edge for its receipt and its chunks. Only the owner deletes documents.")
+    elif chosen:
         if st.button(f"Delete {count(len(chosen), 'document')} …", icon=":material/delete:"):
             _confirm_delete(chosen, workspace)
     else:
@@ -165,7 +176,7 @@ def document_table(stored: Sequence[StoredDocument]) -> pd.DataFrame:
     columns: dict[str, list[Any]] = {
         "Title": [as_cell(item.document.title) for item in stored],
         "File": [as_cell(item.document.source) for item in stored],
-        "Kind": [KIND_NAMES[item.kind] for item in stored],
+        "Kind": [_SHORT_KINDS[item.kind] for item in stored],
         "Pages": [item.document.page_count for item in stored],
         "Chunks": [item.n_chunks for item in stored],
         "Size": [item.size_bytes or None for item in stored],
@@ -198,6 +209,7 @@ def _confirm_delete(chosen: Sequence[StoredDocument], workspace: Workspace) -> N
         st.rerun()
     if delete.button("Delete", type="primary", icon=":material/delete:", width="stretch"):
         try:
+            visitor().check_manages(card_of(workspace))
             for item in chosen:
                 workspace.delete_document(item.document.id)
         except Rank37Error as error:
