@@ -11,16 +11,19 @@ import re
 import shutil
 import threading
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from ingest.queue import IngestQueue
+from ingest.queue import IngestQueue, JobView
 from ingest.samples import queue_samples
+from ingest.statistics import disk_bytes
 from ingest.turns import Turns
 from ingest.write import FileOutcome, Ingester
+from rag.asker import asked_by
 from rag.errors import BadInput, CollectionError, Rank37Error
 from rag.pipeline import answer_question
 from rag.ports import LLM, ChatStore, CollectionStore, Embedder, Engines, Index, Reranker
@@ -118,12 +121,16 @@ class Workspace:
         document_ids: Sequence[str] | None = None,
         listen: Callable[[Event], None] = lambda event: None,
         policy: QueryPolicy | None = None,
+        person: str | None = None,
     ) -> Result:
         """Answer a question or refuse it, at its turn; nothing is recorded, see `recorder`.
 
+        `person` asks: nothing that another person's questions left behind shows in the result. None: no one in
+        particular.
+
         Raises what `answer_question` raises, and TooManyQuestions.
         """
-        with self.library.turns.taken(listen):
+        with self.library.turns.taken(listen), asked_by(person):
             return answer_question(
                 question,
                 self.engines,
@@ -132,6 +139,14 @@ class Workspace:
                 document_ids=document_ids,
                 listen=listen,
             )
+
+    def submit(self, name: str, data: bytes, person: str | None = None) -> JobView:
+        """Queue an upload of a person. Once this returns, the file is on disk and outlives the program.
+
+        Raises: BadInput where it is larger than a file may be, or than what is left of the owner's quota.
+        """
+        with self.library.room_for(self.key, len(data), person):
+            return self.queue.submit(name, data)
 
     def delete_document(self, document_id: str) -> None:
         """Remove a document, and its words from the questions asked so far. Raises Rank37Error with the remedy."""
@@ -153,6 +168,7 @@ class Library:
         """Load the models and open the collection that the settings name. Raises Rank37Error with the remedy."""
         self.settings = settings
         self._lock = threading.RLock()
+        self._quota_lock = threading.Lock()
         self.turns = Turns(settings.at_work, settings.waiting)
         self._open: dict[str, Workspace] = {}
         self.store: CollectionStore = open_collection_store(settings)
@@ -210,6 +226,35 @@ class Library:
                 self._open[card.key] = Workspace(self, settings, with_samples=first)
             return self._open[card.key]
 
+    @contextmanager
+    def room_for(self, key: str, n_bytes: int, person: str | None = None) -> Iterator[None]:
+        """While the block runs, so many bytes fit in the quota of the collection's owner, and nobody takes them.
+
+        What counts is the original files of all collections of the owner, whoever added them, and those in line.
+
+        Raises: BadInput where they don't fit, or where there are quotas and the collection is no one's.
+        """
+        card, limit_mb = self._card(key, person), self.settings.quota_mb
+        if limit_mb is None or (not card.owner and person is None):
+            yield
+            return
+        if not card.owner:
+            raise BadInput(
+                f"the collection {card.title!r} is no one's, so no one's quota has room for the file "
+                f"(RANK37_QUOTA_MB = {limit_mb:g}): add it to a collection of your own"
+            )
+        with self._quota_lock:
+            folder = self.settings.data_dir / "collections"
+            owned = [other.key for other in self.store.cards() if other.owner == card.owner]
+            n_used = sum(disk_bytes(folder / own / part) for own in owned for part in ("files", "uploads"))
+            if n_used + n_bytes > limit_mb * 1e6:
+                raise BadInput(
+                    f"the file has {n_bytes / 1e6:.1f} MB and {card.owner}'s collections hold {n_used / 1e6:.1f} MB of "
+                    f"files already, the limit is {limit_mb:g} MB (RANK37_QUOTA_MB): delete documents that are not "
+                    "needed, or ask for a higher limit"
+                )
+            yield
+
     def create(self, title: str, person: str | None = None) -> CollectionCard:
         """Make an empty collection, the person's own. Raises BadInput for a title that can't be used."""
         title = checked_title(title)
@@ -217,7 +262,9 @@ class Library:
             cards = self.store.cards()
             self._refuse_taken(title, cards, person)
             taken = {card.key for card in cards}
-            return self.store.add(_new_key(title, taken), title, owner=person or "")
+            # A number that counts up would tell that others have a collection of such a title.
+            key = _new_key(title, taken) if person is None else f"{_new_key(title, set())}-{uuid4().hex[:8]}"
+            return self.store.add(key, title, owner=person or "")
 
     def rename(self, key: str, title: str, person: str | None = None) -> CollectionCard:
         """Give a collection another title. Raises BadInput for an unusable title, or where it is not the person's."""
@@ -230,7 +277,9 @@ class Library:
     def share(self, key: str, members: Sequence[str], person: str | None = None) -> CollectionCard:
         """Say who else may use a collection. Raises BadInput where it is not the person's."""
         card = self._managed(key, person)
-        return self.store.share(card.key, owner=card.owner or (person or ""), members=members)
+        if not card.owner and person is not None:
+            raise BadInput(f"the collection {card.title!r} is no one's and open to everyone: share one of your own")
+        return self.store.share(card.key, owner=card.owner, members=members)
 
     def delete(self, key: str, person: str | None = None) -> None:
         """Delete a collection with its documents, chats, questions, labels and floors.

@@ -317,6 +317,10 @@ class ChatStore(Protocol):
         """One chat with its questions, or None."""
         ...
 
+    def owner_of_trace(self, trace_id: str) -> str | None:
+        """Whose chat the question of a trace stands in; None where it stands in none."""
+        ...
+
     def begin(self, question: str, *, collection: str, owner: str = "") -> ChatCard:
         """Make a chat without questions, called after the one that it will begin with."""
         ...

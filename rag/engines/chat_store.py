@@ -95,6 +95,18 @@ class SqlChatStore:
             questions = [] if row is None else connection.execute(of_it).mappings().all()
         return None if row is None else Chat(ChatCard(**row), tuple(map(_question, questions)))
 
+    def owner_of_trace(self, trace_id: str) -> str | None:
+        """Whose chat the question of a trace stands in; None where it stands in none."""
+        wanted = (
+            sql.select(_chats.c.owner)
+            .join(_questions, _questions.c.chat == _chats.c.id)
+            .where(_questions.c.trace_id == trace_id)
+            .limit(1)
+        )
+        with self._database.reading() as connection:
+            owner: str | None = connection.execute(wanted).scalar() if trace_id else None
+        return owner
+
     def begin(self, question: str, *, collection: str, owner: str = "") -> ChatCard:
         """Make a chat without questions, called after the one that it will begin with."""
         now = _now()

@@ -194,3 +194,13 @@ def test_the_next_start_finds_them_and_a_newer_schema_is_refused(database: sql.U
     engine.dispose()
     with pytest.raises(LibraryUnavailable, match="newer version"):
         SqlChatStore(database)
+
+
+def test_the_owner_of_a_question_is_known_by_its_trace(store: ChatStore) -> None:
+    chat = store.begin("Why?", collection="documents", owner="ann")
+    question = store.add_question(chat.id, "Why?")
+    store.add_question(chat.id, "Why not?")
+    assert store.owner_of_trace("") is None, "a question without a trace is not found by none"
+    store.set_trace(question.id, "a-trace")
+    assert store.owner_of_trace("a-trace") == "ann"
+    assert store.owner_of_trace("another") is None

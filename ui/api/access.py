@@ -49,11 +49,15 @@ def is_loopback(host: str) -> bool:
 class Guard:
     """ASGI middleware: lets a request in with its caller, or replies 401 or 403."""
 
-    def __init__(self, app: ASGIApp, keys: KeyStore, *, on_loopback: bool, allow_open: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: KeyStore, *, on_loopback: bool, allow_open: bool, people_sign_in: bool = False
+    ) -> None:
+        """Guard an app; where people sign in to its pages, nobody gets in here without a key either."""
         self._app = app
         self._keys = keys
         self._on_loopback = on_loopback
         self._allow_open = allow_open
+        self._people_sign_in = people_sign_in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -71,7 +75,8 @@ class Guard:
 
     def _caller(self, headers: Headers, path: str) -> Caller:
         no_key_needed = path in OPEN_PATHS or (path in PROBE_PATHS and self._on_loopback)
-        if not no_key_needed and (self._keys.exist() or not (self._on_loopback or self._allow_open)):
+        is_open = (self._on_loopback or self._allow_open) and not self._people_sign_in
+        if not no_key_needed and (not is_open or self._keys.exist()):
             return self._holder(headers)
         self._refuse_foreign_pages(headers)
         return Caller()

@@ -80,7 +80,8 @@ def make_app(library: Library, keys: KeyStore, *, on_loopback: bool, allow_open:
     app.add_exception_handler(HTTPException, _refused)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, max_file_bytes=int(settings.max_file_mb * 2**20))
-    app.add_middleware(Guard, keys=keys, on_loopback=on_loopback, allow_open=allow_open)
+    people_sign_in = settings.auth != "none"
+    app.add_middleware(Guard, keys=keys, on_loopback=on_loopback, allow_open=allow_open, people_sign_in=people_sign_in)
     app.add_middleware(RequestLog, metrics=metrics)
     return app
 

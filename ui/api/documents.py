@@ -30,10 +30,11 @@ def list_documents(request: Request, collection: Collection = None) -> dict[str,
 @router.post("", status_code=202, summary="Upload a file into the queue")
 def upload(request: Request, file: UploadFile, collection: Collection = None) -> dict[str, Any]:
     """The file is on disk once this replies, and ingested in its turn: look at the job by its id."""
-    workspace = service_of(request).open(collection, caller_of(request))
+    caller = caller_of(request)
+    workspace = service_of(request).open(collection, caller)
     data = file.file.read()
     try:
-        job = workspace.queue.submit(file.filename or "unnamed.pdf", data)
+        job = workspace.submit(file.filename or "unnamed.pdf", data, caller.person)
     except BadInput as error:
         raise TooLarge(str(error)) if len(data) > workspace.ingester.max_file_bytes else error from None
     return {"collection": workspace.key, **job_row(job)}

@@ -97,9 +97,9 @@ async def complete(request: Request, body: ChatRequest) -> Response:
     workspace = await run_sync(service.open, query.collection, caller)
     if body.stream:
         with_usage = body.stream_options is not None and body.stream_options.include_usage
-        streamed = Streamed(service.line, asking(workspace, query))
+        streamed = Streamed(service.line, asking(workspace, query, caller))
         return event_stream(_chunks(streamed, request, workspace, with_usage=with_usage))
-    result = await done(service.line.enter(asking(workspace, query)), request)
+    result = await done(service.line.enter(asking(workspace, query, caller)), request)
     message = {"role": "assistant", "content": chat_text(result), "refusal": None}
     return JSONResponse(
         {

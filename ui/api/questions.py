@@ -94,9 +94,9 @@ async def ask(request: Request, body: AskRequest) -> Response:
     workspace = await run_sync(service.open, query.collection, caller)
     if body.stream:
         return event_stream(
-            _events(Streamed(service.line, asking(workspace, query)), request, workspace, body.rankings)
+            _events(Streamed(service.line, asking(workspace, query, caller)), request, workspace, body.rankings)
         )
-    result = await done(service.line.enter(asking(workspace, query)), request)
+    result = await done(service.line.enter(asking(workspace, query, caller)), request)
     return JSONResponse(await run_sync(lambda: _result(result, workspace, body.rankings)))
 
 
@@ -105,7 +105,7 @@ async def retrieve(request: Request, body: RetrieveRequest) -> dict[str, Any]:
     """Recall, rerank and floor: the passages in order, each with its rank before, its score and whether it is kept."""
     service, caller, query = service_of(request), caller_of(request), body.query()
     workspace = await run_sync(service.open, query.collection, caller)
-    trace = await done(service.line.enter(ranking(workspace, query)), request)
+    trace = await done(service.line.enter(ranking(workspace, query, caller)), request)
     index = workspace.engines.index
     files = await run_sync(files_of, index, [ranked.chunk for ranked in trace.ranked[: body.top_n]])
     return {

@@ -11,13 +11,15 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from ingest.library import Workspace
+from rag.asker import asked_by
 from rag.errors import BadInput
 from rag.ports import Reranker
 from rag.rerank import rerank
-from rag.types import Candidate, Chunk, PageSpan
+from rag.types import Candidate, Chunk, PageSpan, RankedChunk
 from rag.wiring import scores_by_index
 from ui.api.errors import NotHere
-from ui.api.service import done, service_of
+from ui.api.line import Listener
+from ui.api.service import caller_of, done, service_of
 
 router = APIRouter(prefix="/v1", tags=["reranking"])
 
@@ -83,7 +85,13 @@ async def rerank_documents(request: Request, body: RerankRequest) -> RerankReply
     if body.model not in (None, OWN_NAME, name):
         raise NotHere(f"there is no reranker {body.model!r} here: name {name!r} or {OWN_NAME!r}, or none")
     candidates = [_candidate(place, text) for place, text in enumerate(texts)]
-    ranked = await done(service.line.enter(lambda listen: rerank(body.query, candidates, reranker)), request)
+    caller = caller_of(request)
+
+    def order(_listen: Listener) -> tuple[RankedChunk, ...]:
+        with asked_by(caller.person):
+            return rerank(body.query, candidates, reranker)
+
+    ranked = await done(service.line.enter(order), request)
     results = [
         Reranked(
             index=one.candidate.rank - 1,

@@ -13,6 +13,7 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from ingest.library import Library, Workspace
+from rag.asker import asked_by
 from rag.errors import BadInput, Rank37Error
 from rag.pipeline import rank_passages
 from rag.ports import KeyStore
@@ -91,7 +92,7 @@ class Query:
             )
 
 
-def asking(workspace: Workspace, query: Query) -> Callable[[Listener], Result]:
+def asking(workspace: Workspace, query: Query, caller: Caller) -> Callable[[Listener], Result]:
     """What answers a question and records it."""
 
     def ask(listen: Listener) -> Result:
@@ -103,25 +104,27 @@ def asking(workspace: Workspace, query: Query) -> Callable[[Listener], Result]:
                 document_ids=query.document_ids,
                 policy=None if query.floor is None else replace(workspace.policy, floor=query.floor),
                 listen=listen,
+                person=caller.person,
             ),
         )
 
     return ask
 
 
-def ranking(workspace: Workspace, query: Query) -> Callable[[Listener], Trace]:
+def ranking(workspace: Workspace, query: Query, caller: Caller) -> Callable[[Listener], Trace]:
     """What ranks passages for a question, and records nothing: there is no outcome."""
 
     def rank(listen: Listener) -> Trace:
         policy = workspace.policy
-        return rank_passages(
-            query.question,
-            workspace.engines,
-            policy if query.floor is None else replace(policy, floor=query.floor),
-            history=query.history,
-            document_ids=query.document_ids,
-            listen=listen,
-        )
+        with asked_by(caller.person):
+            return rank_passages(
+                query.question,
+                workspace.engines,
+                policy if query.floor is None else replace(policy, floor=query.floor),
+                history=query.history,
+                document_ids=query.document_ids,
+                listen=listen,
+            )
 
     return rank
 

@@ -1,7 +1,8 @@
 """Routes of kept questions: list them, look at one, and say what was right or wrong of it.
 
 A key of a person sees the list of a collection that has an owner only where that is this person. Whoever asked has the
-question's id, which can't be guessed, and can look at it and label it.
+question's id, which can't be guessed, and can look at it and label it; one of a person's chat only they can, and the
+collection's owner.
 """
 
 from __future__ import annotations
@@ -80,8 +81,14 @@ def _found(request: Request, trace_id: str) -> tuple[Workspace, TraceStore, Stor
     # Which collection it belongs to is known only once it is read: the traces of all are kept in one store.
     store = _store(service.library.open())
     stored = store.trace(trace_id)
-    if stored is None or all(card.key != stored.collection for card in service.library.collections(caller.person)):
+    cards = {card.key: card for card in service.library.collections(caller.person)}
+    if stored is None or stored.collection not in cards:
         raise missing
+    # What stands in a chat is its owner's alone, and the collection's owner's.
+    if caller.person not in (None, cards[stored.collection].owner):
+        asker = service.library.chats.owner_of_trace(trace_id)
+        if asker is not None and asker != caller.person:
+            raise missing
     return service.open(stored.collection, caller), store, stored
 
 

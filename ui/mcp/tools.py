@@ -67,7 +67,7 @@ def make_server(find_service: Callable[[], Service], find_caller: Callable[[Requ
         async def find() -> dict[str, Any]:
             asked.check()
             workspace = await run_sync(service.open, collection, caller)
-            trace = await _in_line(service, ranking(workspace, asked))
+            trace = await _in_line(service, ranking(workspace, asked, caller))
             index = workspace.engines.index
             files = await run_sync(files_of, index, [ranked.chunk for ranked in trace.ranked[:limit]])
             return {
@@ -92,7 +92,7 @@ def make_server(find_service: Callable[[], Service], find_caller: Callable[[Requ
         async def answer() -> dict[str, Any]:
             asked.check()
             workspace = await run_sync(service.open, collection, caller)
-            result = await _in_line(service, asking(workspace, asked))
+            result = await _in_line(service, asking(workspace, asked, caller))
             row = await run_sync(
                 partial(result_row, result, workspace.engines.index, collection=workspace.key, rankings=False)
             )
