@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from ui import ask, collections, documents, quality, settings_page
+from ui import ask, collections, documents, quality, settings_page, sign_in
 from ui.problems import problems_shown
 from ui.sidebar import show_sidebar
 from ui.workspace import open_workspace
@@ -21,6 +21,11 @@ st.logo(UI / "logo.svg", size="large")
 st.html(UI / "style.css")
 st.html(UI / "chats.css")
 
+visitor = None
+is_asked = False
+with problems_shown(retry_key="open_again"):
+    visitor = sign_in.find_visitor()
+    is_asked = visitor is None
 ask_page = st.Page(ask.show, title="Ask", icon=":material/forum:", default=True)
 page = st.navigation(
     [
@@ -29,12 +34,17 @@ page = st.navigation(
         st.Page(quality.show, title="Quality", icon=":material/monitoring:", url_path="quality"),
         st.Page(collections.show, title="Collections", icon=":material/folder:", url_path="collections"),
         st.Page(settings_page.show, title="Settings", icon=":material/settings:", url_path="settings"),
-    ]
+    ],
+    position="sidebar" if visitor else "hidden",
 )
-st.session_state["page_before"] = st.session_state.get("page")
-st.session_state["page"] = page.title
-with problems_shown(retry_key="open_again"):
-    workspace = open_workspace()
-    with st.sidebar, problems_shown():
-        show_sidebar(workspace, ask_page)
-    page.run()
+if visitor is not None:
+    st.session_state["page_before"] = st.session_state.get("page")
+    st.session_state["page"] = page.title
+    with problems_shown(retry_key="open_again"):
+        workspace = open_workspace()
+        with st.sidebar, problems_shown():
+            show_sidebar(workspace, ask_page)
+        page.run()
+elif is_asked:
+    with problems_shown():
+        sign_in.show()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rag.engines.sentence_transformer import SentenceTransformerEmbedder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("STREAMLIT_SERVER_ADDRESS", "127.0.0.1")  # as the project's configuration says
 for name in [
     name for name in os.environ if name.startswith(("RANK37_", "OPENAI_", "COHERE_", "CO_API_", "JINA_", "OTEL_"))
 ]:

@@ -16,11 +16,12 @@ from rag.export import refusal_text
 from rag.pipeline import Listener
 from rag.ports import TraceStore
 from rag.record import was_kept
-from rag.types import Answer, Chat, ChatCard, ChatQuestion, Result, Trace, Turn
+from rag.types import Answer, Chat, ChatCard, ChatQuestion, Result, StoredTrace, Trace, Turn
 from ui.asking import Asking
 from ui.problems import show_problem
+from ui.visitor import visitor
 from ui.words import as_markdown, readable, snippet
-from ui.workspace import CHAT_PARAMETER, Workspace
+from ui.workspace import CHAT_PARAMETER, Workspace, is_theirs
 
 TRACE_PARAMETER = "trace"
 """Names single questions in the address: those of a chat that is not kept, or a link to one question."""
@@ -87,7 +88,7 @@ def _came_from_another_page() -> bool:
 def _open(chat_id: str, workspace: Workspace) -> OpenChat:
     st.session_state.pop("scrolled_to", None)
     chat = workspace.library.chats.chat(chat_id)
-    if chat is None or chat.card.collection != workspace.key:
+    if chat is None or chat.card.collection != workspace.key or not is_theirs(chat.card):
         return OpenChat(workspace.key, notice="The chat that the address names is gone: it was deleted.")
     opened = OpenChat(workspace.key, chat.card.id, chat.card.title)
     opened.earlier, latest = chat.questions[:-SHOWN], chat.questions[-SHOWN:]
@@ -135,10 +136,18 @@ def _of_traces(workspace: Workspace) -> OpenChat:
     except Rank37Error as error:
         _log.warning("the questions of the address are not brought back: %s", error)
         return chat
-    chat.askings = [Asking.kept(one) for one in found if one is not None and one.collection == workspace.key]
+    chat.askings = [Asking.kept(one) for one in found if one is not None and _may_see(one, workspace)]
     if len(chat.askings) < len(ids):
         chat.notice = "A question that the address names is no longer kept."
     return chat
+
+
+def _may_see(stored: StoredTrace, workspace: Workspace) -> bool:
+    """Whether an address can bring a question back: one of this collection that stands in no other person's chat."""
+    if stored.collection != workspace.key:
+        return False
+    person = visitor().person
+    return person is None or workspace.library.chats.owner_of_trace(stored.trace.id) in (None, person)
 
 
 def write_address(chat: OpenChat) -> None:
@@ -173,10 +182,15 @@ def ask(chat: OpenChat, question: str, workspace: Workspace, *, document_ids: Se
     """Put a question at the end of the chat, to be started once those before it are over."""
     question_id = _kept_question(chat, question, workspace, document_ids)
     before = tuple(chat.askings)
+    person = visitor().person
 
     def answer(listen: Listener) -> Result:
         return workspace.ask(
-            question, history=turns_of(before), document_ids=tuple(document_ids) or None, listen=listen
+            question,
+            history=turns_of(before),
+            document_ids=tuple(document_ids) or None,
+            listen=listen,
+            person=person,
         )
 
     def ended(trace: Trace) -> None:
@@ -199,7 +213,8 @@ def _kept_question(chat: OpenChat, question: str, workspace: Workspace, document
     try:
         if not chat.id:
             earlier = [(asking, asking.progress().final_trace) for asking in chat.askings]
-            card = store.begin(chat.askings[0].question if chat.askings else question, collection=chat.collection)
+            first = chat.askings[0].question if chat.askings else question
+            card = store.begin(first, collection=chat.collection, owner=visitor().owner)
             for asking, trace in earlier:
                 asking.id = store.add_question(card.id, asking.question, document_ids=asking.document_ids).id
                 if trace is not None and was_kept(trace):
@@ -256,7 +271,8 @@ def show_chats(workspace: Workspace) -> str | None:
     )
     store = workspace.library.chats
     everything = bool(st.session_state.get("all_chats"))
-    cards = store.chats(collection=workspace.key, words=words, limit=None if everything else LISTED + 1)
+    person = visitor().person
+    cards = store.chats(owner=person, collection=workspace.key, words=words, limit=None if everything else LISTED + 1)
     open_id = _open_id()
     with st.container(key="r37-chats", gap=None):
         for card in cards if everything else cards[:LISTED]:

@@ -1,4 +1,4 @@
-"""The Collections page: make, open, rename and delete collections, and see how much each holds.
+"""The Collections page: make, open, rename, share and delete collections, and see how much each holds.
 
 What a collection is and who may change it is `ingest.library`'s.
 """
@@ -15,8 +15,11 @@ from rag.errors import Rank37Error
 from rag.types import CollectionCard
 from ui.chats import begin_new_chat
 from ui.problems import problems_shown, show_problem
+from ui.visitor import visitor
 from ui.words import as_markdown, count
 from ui.workspace import Workspace, choose_collection, open_workspace
+
+MEMBERS_CHARACTERS = 20_000
 
 
 def show() -> None:
@@ -25,7 +28,7 @@ def show() -> None:
     st.title("Collections", anchor=False)
     st.markdown("A question is asked in one collection: its documents, its chats, its floor. They share the models.")
     _new_collection(workspace)
-    for card in workspace.library.collections():
+    for card in workspace.library.collections(visitor().person):
         with problems_shown():
             _collection(card, workspace)
 
@@ -38,7 +41,7 @@ def _new_collection(workspace: Workspace) -> None:
     if not submitted:
         return
     try:
-        card = workspace.library.create(title)
+        card = workspace.library.create(title, visitor().person)
     except Rank37Error as error:
         show_problem(error)
         return
@@ -63,10 +66,17 @@ def _collection(card: CollectionCard, workspace: Workspace) -> None:
             buttons.badge("In use", icon=":material/check:", color="green")
         else:
             buttons.button("Open", key=f"open {card.key}", on_click=_open, args=(card.key,))
-        if buttons.button("Rename …", key=f"rename {card.key}", type="tertiary", icon=":material/edit:"):
+        may_manage = visitor().may_manage(card)
+        if _can_be_shared(card) and buttons.button(
+            "Share …", key=f"share {card.key}", type="tertiary", icon=":material/group_add:"
+        ):
+            _share_dialog(card, workspace)
+        if may_manage and buttons.button("Rename …", key=f"rename {card.key}", type="tertiary", icon=":material/edit:"):
             _rename_dialog(card, workspace)
-        if not is_first and buttons.button(
-            "Delete …", key=f"delete {card.key}", type="tertiary", icon=":material/delete:"
+        if (
+            may_manage
+            and not is_first
+            and buttons.button("Delete …", key=f"delete {card.key}", type="tertiary", icon=":material/delete:")
         ):
             _delete_dialog(card, workspace)
         facts = [f"{_size(disk_bytes(folder))} on disk"]
@@ -80,6 +90,8 @@ def _collection(card: CollectionCard, workspace: Workspace) -> None:
             ]
             if numbers.last_added:
                 facts.append(f"last added {_day(numbers.last_added)}")
+        if visitor().person is not None:
+            facts.append(_whose(card))
         if card.created_at:
             facts.append(f"made {_day(card.created_at)}")
         st.markdown(" · ".join(as_markdown(fact) for fact in facts))
@@ -87,6 +99,21 @@ def _collection(card: CollectionCard, workspace: Workspace) -> None:
             st.caption("The app starts with this one, so it can’t be deleted; its documents can.")
         elif not is_open:
             st.caption("Open it to see its documents.")
+
+
+def _can_be_shared(card: CollectionCard) -> bool:
+    """Where people sign in, an owner says who else may use a collection."""
+    person = visitor().person
+    return person is not None and card.owner == person
+
+
+def _whose(card: CollectionCard) -> str:
+    """Who may use it, in words."""
+    if not card.owner:
+        return "open to everyone"
+    if card.owner != visitor().person:
+        return f"{card.owner}’s, shared with you"
+    return f"yours, shared with {', '.join(card.members)}" if card.members else "yours alone"
 
 
 def _day(moment: str) -> str:
@@ -113,7 +140,34 @@ def _rename_dialog(card: CollectionCard, workspace: Workspace) -> None:
         submitted = st.form_submit_button("Rename", type="primary")
     if submitted:
         try:
-            workspace.library.rename(card.key, title)
+            visitor().check_manages(card)
+            workspace.library.rename(card.key, title, visitor().person)
+        except Rank37Error as error:
+            show_problem(error)
+            return
+        st.rerun()
+
+
+@st.dialog("Share the collection")
+def _share_dialog(card: CollectionCard, workspace: Workspace) -> None:
+    st.markdown(f"**{as_markdown(card.title)}**")
+    with st.form("share_collection", border=False):
+        typed = st.text_area(
+            "Who else may use it, one name a line",
+            value="\n".join(card.members),
+            key=f"members of {card.key}",
+            max_chars=MEMBERS_CHARACTERS,
+            help="The names with which they sign in.",
+        )
+        submitted = st.form_submit_button("Share", type="primary", icon=":material/group_add:")
+    st.caption(
+        "They ask in it, read its pages and add documents, see the labels given in it, and delete nothing. You see the "
+        "questions that they ask in it on the Quality page."
+    )
+    if submitted:
+        members = list(dict.fromkeys(name.strip().casefold() for name in typed.splitlines() if name.strip()))
+        try:
+            workspace.library.share(card.key, members, visitor().person)
         except Rank37Error as error:
             show_problem(error)
             return
@@ -136,7 +190,8 @@ def _delete_dialog(card: CollectionCard, workspace: Workspace) -> None:
             st.error("That is not its title: nothing was deleted.", icon=":material/error:")
             return
         try:
-            workspace.library.delete(card.key)
+            visitor().check_manages(card)
+            workspace.library.delete(card.key, visitor().person)
         except Rank37Error as error:
             show_problem(error)
             return

@@ -25,7 +25,7 @@ from ui.problems import show_problem
 from ui.receipt import show_receipt
 from ui.visitor import visitor
 from ui.words import as_cell, as_markdown, count, page_list, readable
-from ui.workspace import Workspace, card_of, open_workspace
+from ui.workspace import Workspace, check_manages, may_manage, open_workspace
 
 CSS = Path(__file__).parent / "documents.css"
 
@@ -152,7 +152,7 @@ def _document_list(workspace: Workspace) -> None:
     chosen = [stored[row] for row in rows if row < len(stored)]
     if len(chosen) == 1:
         show_receipt(chosen[0], workspace)
-    if not visitor().may_manage(card_of(workspace)):
+    if not may_manage(workspace):
         st.caption("Select a row at its left edge for its receipt and its chunks. Only the owner deletes documents.")
     elif chosen:
         if st.button(f"Delete {count(len(chosen), 'document')} …", icon=":material/delete:"):
@@ -209,7 +209,7 @@ def _confirm_delete(chosen: Sequence[StoredDocument], workspace: Workspace) -> N
         st.rerun()
     if delete.button("Delete", type="primary", icon=":material/delete:", width="stretch"):
         try:
-            visitor().check_manages(card_of(workspace))
+            check_manages(workspace)
             for item in chosen:
                 workspace.delete_document(item.document.id)
         except Rank37Error as error:

@@ -25,8 +25,10 @@ from rag.errors import (
     LLMTimeout,
     ModelUnavailable,
     Rank37Error,
+    SignInRefused,
     TracesUnavailable,
 )
+from ui.visitor import NotAllowed, NotSignedIn
 from ui.words import as_markdown, sentence
 
 _log = logging.getLogger(__name__)
@@ -40,6 +42,9 @@ _HEADLINES: dict[type[Rank37Error], str] = {
     ModelUnavailable: "A model is missing",
     EngineFault: "A model gave an unusable result",
     TracesUnavailable: "The traces can’t be used",
+    SignInRefused: "That did not work",
+    NotSignedIn: "Nobody is signed in",
+    NotAllowed: "That is not yours to change",
     LLMTimeout: "The LLM took too long",
     LLMRateLimited: "The LLM’s rate limit is reached",
     LLMRejected: "The LLM refused the request",

@@ -30,7 +30,7 @@ from rag.wiring import floor_store
 from ui.charts import histogram_chart, mark_words, precision_recall_chart, replay_chart, trend_chart
 from ui.problems import problems_shown, show_problem
 from ui.words import as_html, as_markdown, count, duration, score_value, sentence_html, snippet
-from ui.workspace import Workspace, open_workspace
+from ui.workspace import Workspace, check_manages, may_manage, open_workspace
 
 RISKS = (0.05, 0.1, 0.2)
 FLIPS_SHOWN = 200
@@ -57,6 +57,13 @@ def show() -> None:
 def _page(workspace: Workspace) -> None:
     settings, engines = workspace.settings, workspace.engines
     now = in_use(settings, engines.reranker, engines.embedder)
+    if not may_manage(workspace):
+        st.info(
+            "The questions asked in this collection may be other people’s, so only its owner sees them here; where it "
+            "has none, an administrator.",
+            icon=":material/lock:",
+        )
+        return
     store = workspace.recorder.store()
     if store is None:
         _floor_in_use(workspace, now, None)
@@ -167,6 +174,7 @@ def _change(workspace: Workspace, now: InUse, chosen: StoredFloor | None, *, is_
     """Store a floor for what is in use (None: forget it) and draw the whole page anew, the sidebar included."""
     before = now.floor.stored
     try:
+        check_manages(workspace)
         store = floor_store(workspace.settings)
         if chosen is None:
             store.remove(now.floor.scope)

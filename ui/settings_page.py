@@ -18,8 +18,9 @@ from rag.saved_settings import CHANGEABLE, Value, read_saved, save
 from rag.settings import DEFAULT_RERANKER, Settings, set_in_environment
 from rag.wiring import FloorInUse, floor_in_use, floor_store, list_rerankers
 from ui.problems import problems_shown, show_problem
+from ui.visitor import visitor
 from ui.words import as_html, as_markdown, floor_value, sentence, sentence_html
-from ui.workspace import Workspace, open_workspace
+from ui.workspace import Workspace, check_manages, may_manage, open_workspace
 
 AUTOMATIC = ""
 """The choice of naming no reranker."""
@@ -141,15 +142,20 @@ def _floor(workspace: Workspace) -> None:
         key=f"floor {workspace.key} {now.value} {now.scope.reranker}",
         width=160,
     )
+    if not may_manage(workspace):
+        st.caption("Only the collection’s owner changes it; where it has none, an administrator.")
+        return
     if row.button("Set", key="set_floor", disabled=now.source == "setting" or value == now.value):
         _set_floor(value, now, workspace)
     if row.button("Back to the default", type="tertiary", key="reset_floor", disabled=now.source != "stored"):
+        check_manages(workspace)
         floor_store(workspace.settings).remove(now.scope)
         st.session_state[_SAVED] = "The floor is the default again."
         st.rerun()
 
 
 def _set_floor(value: float, now: FloorInUse, workspace: Workspace) -> None:
+    check_manages(workspace)
     floor_store(workspace.settings).put(floor_by_hand(round(value, 4), now.scope))
     st.session_state[_SAVED] = f"The floor is {floor_value(round(value, 4))} now, for this collection and reranker."
     st.rerun()
@@ -160,6 +166,9 @@ def _set_floor(value: float, now: FloorInUse, workspace: Workspace) -> None:
 
 def _changes(workspace: Workspace) -> None:
     st.subheader("Change", anchor=False)
+    if not visitor().is_admin:
+        st.caption("These settings hold for all: an administrator changes them.")
+        return
     settings = workspace.library.settings
     fixed = set_in_environment()
     locked = [variable for name, variable in _VARIABLES.items() if name in fixed]
@@ -265,8 +274,9 @@ def apply(values: Mapping[str, Value], workspace: Workspace) -> str:
     A key that is not given stays, unless the LLM's address changes: a key goes to no other host than it was typed for.
     An empty one is forgotten.
 
-    Raises: Rank37Error where a value can't be used; everything stays as it was.
+    Raises: Rank37Error where a value can't be used, or the visitor is no administrator; everything stays as it was.
     """
+    visitor().check_admin("what this page saves")
     library = workspace.library
     before, fixed = library.settings, set_in_environment()
     saved = read_saved(before.data_dir)

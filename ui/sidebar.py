@@ -11,6 +11,8 @@ from rag.types import EngineInfo
 from rag.wiring import floor_in_use
 from ui.chats import begin_new_chat, show_chats
 from ui.problems import problems_shown, show_problem
+from ui.sign_in import show_sign_out
+from ui.visitor import visitor
 from ui.words import as_html, as_markdown, count, floor_value, sentence_html
 from ui.workspace import CHAT_PARAMETER, Workspace, choose_collection
 
@@ -22,6 +24,7 @@ DEFAULT_RERANKER_SIZE = "2.3 GB"
 def show_sidebar(workspace: Workspace, ask_page: st.Page) -> None:
     """Draw it into the current container; a chat that is chosen opens on the given page."""
     infos = workspace.engines.infos
+    show_sign_out()
     with problems_shown():
         _choose_collection(workspace)
         st.html(_collection(workspace))
@@ -46,7 +49,7 @@ def show_sidebar(workspace: Workspace, ask_page: st.Page) -> None:
 
 
 def _choose_collection(workspace: Workspace) -> None:
-    titles = {card.key: card.title for card in workspace.library.collections()}
+    titles = {card.key: card.title for card in workspace.library.collections(visitor().person)}
     if len(titles) < 2:
         return
     keys = list(titles)
@@ -93,6 +96,9 @@ def _fetch_notice(workspace: Workspace) -> None:
         return
     if fetch is not None and fetch.error is not None:
         show_problem(fetch.error)
+    if not visitor().is_admin:
+        st.caption("An administrator can fetch it.")
+        return
     st.button(
         f"Fetch it now ({DEFAULT_RERANKER_SIZE})",
         icon=":material/download:",

@@ -5,13 +5,21 @@ It opens nothing itself: collections and engines are `ingest.library`'s. Nothing
 
 from __future__ import annotations
 
+import gc
+import logging
+import threading
+
 import streamlit as st
 
 from ingest.library import Library, Workspace
-from rag.errors import BadInput
+from rag.errors import BadInput, Rank37Error
 from rag.settings import load_settings
+from rag.types import ChatCard, CollectionCard
+from ui.visitor import visitor
 
 __all__ = ["CHAT_PARAMETER", "COLLECTION_PARAMETER", "Workspace", "choose_collection", "open_library", "open_workspace"]
+
+_log = logging.getLogger(__name__)
 
 CHAT_PARAMETER = "chat"
 """Names the open chat in the page's address."""
@@ -28,10 +36,23 @@ def open_library() -> Library:
     """
     settings = load_settings()
     if settings.api_port is None:
-        return Library(settings)
-    from ui.api.serve import LibraryWithApi
+        library = Library(settings)
+    else:
+        from ui.api.serve import LibraryWithApi
 
-    return LibraryWithApi(settings)
+        library = LibraryWithApi(settings)
+    threading.Thread(target=_load_rerankers, args=(library,), name="load-rerankers", daemon=True).start()
+    return library
+
+
+def _load_rerankers(library: Library) -> None:
+    """Load them while the person types. Then what was loaded stays: no collection of garbage looks at it again."""
+    try:
+        _ = library.rerankers
+    except Rank37Error as error:
+        _log.warning("the reranker is not there yet: %s", error)  # the question that needs it says so as well
+    gc.collect()
+    gc.freeze()
 
 
 def open_workspace() -> Workspace:
@@ -47,14 +68,28 @@ def open_workspace() -> Workspace:
         or st.query_params.get(COLLECTION_PARAMETER)
         or st.session_state.get("collection")
     )
+    person = visitor().person
     try:
-        workspace = library.open(wanted)
+        workspace = library.open(wanted, person)
     except BadInput:
-        if wanted is None:
+        theirs = [card.key for card in library.collections(person)]
+        if not theirs:
             raise
-        workspace = library.open()
+        first = library.settings.collection
+        workspace = library.open(first if first in theirs else theirs[0], person)
     choose_collection(workspace.key)
     return workspace
+
+
+def may_manage(workspace: Workspace) -> bool:
+    """Whether who looks at the page may change the collection, and see what all its people asked."""
+    return visitor().person is None or visitor().may_manage(_card_of(workspace))
+
+
+def check_manages(workspace: Workspace) -> None:
+    """Raises NotAllowed unless who looks at the page may change the collection."""
+    if visitor().person is not None:
+        visitor().check_manages(_card_of(workspace))
 
 
 def choose_collection(key: str) -> None:
@@ -66,12 +101,27 @@ def choose_collection(key: str) -> None:
         del st.query_params[COLLECTION_PARAMETER]
 
 
+def is_theirs(card: ChatCard) -> bool:
+    """Whether the chat is of the person who looks at the page."""
+    person = visitor().person
+    return person is None or card.owner == person
+
+
+def _card_of(workspace: Workspace) -> CollectionCard:
+    """The collection as the list knows it now. Raises BadInput where it was deleted, or is not shared any more."""
+    cards = workspace.library.collections(visitor().person)
+    card = next((card for card in cards if card.key == workspace.key), None)
+    if card is None:
+        raise BadInput("this collection was deleted, or is not open to you any more: choose another")
+    return card
+
+
 def _collection_of_chat(library: Library, chat_id: str | None) -> str | None:
     """The collection that a chat asks, which never changes; None where there is no such chat."""
     known: dict[str, str] = st.session_state.setdefault("collection_of_chat", {})
     if chat_id and chat_id not in known:
         chat = library.chats.chat(chat_id)
-        if chat is None:
+        if chat is None or not is_theirs(chat.card):
             return None
         known[chat_id] = chat.card.collection
     return known.get(chat_id or "")
