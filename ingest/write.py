@@ -597,5 +597,6 @@ def counted(number: int, thing: str) -> str:
 
 
 def _message(ready: StoredDocument, replaced: Sequence[StoredDocument]) -> str:
-    size = f"{counted(ready.document.page_count, 'page')}, {counted(ready.n_chunks, 'chunk')}"
+    unit = "page" if ready.kind == "pdf" else "section"
+    size = f"{counted(ready.document.page_count, unit)}, {counted(ready.n_chunks, 'chunk')}"
     return f"{size}, in place of the earlier version" if replaced else size

@@ -108,9 +108,10 @@ def cut_page_html(drawn: PageImage, here: Sequence[tuple[int, Chunk]], title: st
     for at, chunk in here:
         piece = on_page(chunk, page.number)
         boxes = locate(piece, page) if piece else ()
-        for line, box in enumerate(boxes):
+        highest = min(boxes, key=lambda box: (box.top, box.left), default=None)  # a foot can be read first
+        for box in boxes:
             left, top = 100 * box.left / page.width, 100 * box.top / page.height
-            if line == 0:
+            if box is highest:
                 over.append(
                     f'<b class="r37-cut-number r37-cut-{at % COLOURS}" aria-hidden="true" '
                     f'style="left:{left:.3f}%;top:{top:.3f}%">{at + 1}</b>'
