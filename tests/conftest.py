@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from rag.engines.sentence_transformer import SentenceTransformerEmbedder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("STREAMLIT_SERVER_ADDRESS", "127.0.0.1")  # as the project's configuration says
 for name in [
     name for name in os.environ if name.startswith(("RANK37_", "OPENAI_", "COHERE_", "CO_API_", "JINA_", "OTEL_"))
 ]:
@@ -36,6 +36,15 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReques
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect_here)
+
+
+@pytest.fixture(autouse=True)
+def app_listens_here() -> None:
+    """Pages that a test draws without a server believe what the project's configuration says, wherever it runs."""
+    if "streamlit" in sys.modules:
+        from streamlit import config
+
+        config.set_option("server.address", "127.0.0.1")
 
 
 def _is_loopback(host: str) -> bool:

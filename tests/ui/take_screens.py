@@ -1,8 +1,8 @@
 """`python -m tests.ui.take_screens [FOLDER]`: the screenshots of the documentation, taken from the running app.
 
-It starts the app on a fresh folder, waits for the sample documents, asks two questions and writes PNG files (into
-docs/screens by default). For the Quality page it asks the labelled sample questions as well, and calls the passages of
-their pages right. It needs Chromium and the `dev` extra; it asserts nothing.
+It starts the app on a fresh folder, waits for the sample documents, asks two questions, looks at every page and writes
+PNG files (into docs/screens by default). For the Quality page it asks labelled sample questions as well, and calls the
+passages of their pages right. It needs Chromium and the `dev` extra; it asserts nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.ui.running_app import INGEST_MS, ROOT, ask, browser, open_page, runni
 
 ANSWERED = "How long is the waiting period for critical illness?"
 REFUSED = "What was the shop’s revenue last year?"
-SAMPLE_QUESTIONS = 60
+SAMPLE_QUESTIONS = 25
 """Of each kind, at random, for the Quality page."""
 
 
@@ -46,6 +46,7 @@ def take_documents_and_answers(folder: Path, data_dir: Path) -> None:
         expect(page.get_by_test_id("job")).to_have_count(0)
         take(page, folder / "documents.png")
 
+        take(open_page(chrome, url), folder / "welcome.png")
         for name, question, scheme, width, height in (
             ("ask", ANSWERED, "light", 1280, 1220),
             ("ask-dark", ANSWERED, "dark", 1280, 1220),
@@ -55,6 +56,20 @@ def take_documents_and_answers(folder: Path, data_dir: Path) -> None:
             page = open_page(chrome, url, width=width, height=height, scheme=scheme)
             ask(page, question)
             page.get_by_test_id("floor-line").wait_for()
+            take(page, folder / f"{name}.png")
+            if name in ("ask", "ask-narrow"):
+                page.locator("button.r37-marker, button:has-text('Show page')").first.click()
+                page.get_by_role("dialog").get_by_test_id("page-number").wait_for()
+                take(page, folder / f"page{name.removeprefix('ask')}.png")
+        for name, scheme, width in (
+            ("collections", "light", 1280),
+            ("settings", "light", 1280),
+            ("settings-dark", "dark", 1280),
+            ("settings-narrow", "light", 390),
+        ):
+            path = name.partition("-")[0]
+            page = open_page(chrome, f"{url}/{path}", width=width, scheme=scheme)
+            page.get_by_role("heading", name=path.capitalize()).first.wait_for()
             take(page, folder / f"{name}.png")
 
 
