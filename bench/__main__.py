@@ -106,10 +106,10 @@ def _measure(module: Any, options: argparse.Namespace, words: Sequence[str]) -> 
 
 
 def command_of(words: Sequence[str], threads: int) -> str:
-    """What a person types to run it again; where the result was kept does not matter.
+    """What a person types to run it again; where the result was kept, and where labelled sets lie, does not matter.
 
-    >>> command_of(["rerank", "--rounds", "5", "--json", "--keep"], 2)
-    'OMP_NUM_THREADS=2 python -m bench rerank --rounds 5'
+    >>> command_of(["rerank", "--rounds", "5", "--set", "/home/me/sets/nq", "--json", "--keep"], 2)
+    'OMP_NUM_THREADS=2 python -m bench rerank --rounds 5 --set SETS/nq'
     """
     told: list[str] = []
     skip = False
@@ -120,7 +120,7 @@ def command_of(words: Sequence[str], threads: int) -> str:
         elif word == "--keep":
             skip = not following.startswith("-")
         elif word != "--json":
-            told.append(word)
+            told.append(f"SETS/{Path(word).name}" if Path(word).is_absolute() else word)
     return f"OMP_NUM_THREADS={threads} python -m bench {shlex.join(told)}"
 
 
