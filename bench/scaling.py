@@ -142,7 +142,7 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
             ("quantization", f"R@{LIMIT}", "p50"),
             recall,
             (
-                f"HNSW with {HNSW_EF} points in view; quantized search takes {OVERSAMPLING:g} times as many, rescored by "
+                f"HNSW, {HNSW_EF} points in view; quantized search takes {OVERSAMPLING:g} times as many, rescored by "
                 "the full vectors.",
             ),
         ),
