@@ -38,7 +38,7 @@ SECTIONS = {
 }
 INTRODUCTIONS = {
     "passages": "Each passage of a set is one chunk, and each set has an index of its own. What recall did not find "
-    "counts against both rankings.",
+    "counts against both rankings. Times are of a machine that did other work meanwhile.",
     "pooled": "The passages of all English sets together: more to choose from, and more that is nearly right. A "
     "question of one set is no longer to be refused by an index that holds that set: those are left out.",
     "languages": "The embedded models learnt from English: this is how far they carry. Where a set is there in several "

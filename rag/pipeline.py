@@ -16,6 +16,7 @@ from functools import partial
 
 from rag.citations import cite
 from rag.errors import BadInput, LLMError, Rank37Error
+from rag.language import language_note
 from rag.merge import keep_for_parts, merge_candidates, merge_rankings
 from rag.parts import may_have_parts, split_by_llm, split_question
 from rag.ports import Engines, Progress
@@ -123,6 +124,8 @@ def _rank(
             note = "No LLM is configured, so this question was searched as typed, without regard to the earlier ones."
             trace = replace(trace, notes=(note,))
 
+        if note := language_note(trace.query, engines.infos):
+            trace = replace(trace, notes=(*trace.notes, note))
         queries, trace = _split(trace, engines, policy, stages)
         with stages.timed("embed"):
             vectors = [engines.embedder.embed_query(query) for query in queries]
