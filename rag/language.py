@@ -41,6 +41,6 @@ def language_note(question: str, engines: Sequence[EngineInfo]) -> str | None:
         return None
     return (
         f"{' and '.join(names)} learnt from English and can hardly read this script: passages may be missed, and "
-        "scores mean little. Get the multilingual reranker with `python -m rag models fetch`, and set RANK37_EMBEDDER to a "
-        "multilingual model."
+        "scores mean little. Get the multilingual reranker with `python -m rag models fetch`, and set RANK37_EMBEDDER "
+        "to a multilingual model."
     )
