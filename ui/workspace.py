@@ -51,6 +51,7 @@ def _load_rerankers(library: Library) -> None:
         _ = library.rerankers
     except Rank37Error as error:
         _log.warning("the reranker is not there yet: %s", error)  # the question that needs it says so as well
+    gc.unfreeze()  # what an earlier library left may go
     gc.collect()
     gc.freeze()
 
