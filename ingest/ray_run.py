@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import re
+import socket
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +32,7 @@ from rag.wiring import open_embedder
 
 LOCAL = "local"
 """The address that means: start Ray on this machine, for this run only."""
+CONNECT_LIMIT_S = 5.0
 CPUS_A_STAGE = 0.5
 """A worker cuts one file while it embeds the one before."""
 
@@ -230,6 +233,7 @@ def open_ray_ingester(
         options |= {"num_cpus": workers + 1, "include_dashboard": False}  # one for what moves files between them
     else:
         options["address"] = address
+    _check_somebody_listens(address)
     try:
         ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
@@ -264,6 +268,20 @@ def _sent_out(paths: Sequence[str], settings: Settings, workers: int) -> Iterato
     # Ray's own annotations know no class as a stage.
     sent: Any = ray.data.from_items([{"path": path} for path in paths], override_num_blocks=len(paths))
     return iter(sent.map(Cutting, **stage).map(Embedding, **stage).iter_rows())
+
+
+def _check_somebody_listens(address: str) -> None:
+    """Ray itself would look for minutes. Raises BadInput where a host and a port are named and nobody is there."""
+    named = re.fullmatch(r"(?:ray://)?(?P<host>[^:/]+):(?P<port>\d{1,5})", address)
+    if named is None:
+        return
+    try:
+        socket.create_connection((named["host"], int(named["port"])), timeout=CONNECT_LIMIT_S).close()
+    except (OSError, OverflowError) as error:
+        raise BadInput(
+            f"--ray {address}: no Ray cluster answers there ({_first_line(error)}); start one with `ray start --head`, "
+            f"or take --ray {LOCAL}"
+        ) from error
 
 
 def _is_in(path: Path, settings: Settings, index: Index) -> bool:

@@ -73,6 +73,7 @@ def pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_nursery_serves_files_pages_and_threads(manual_pdf: Path) -> None:
+    NURSERY.end()  # one that an earlier test left
     assert NURSERY.pid is None
     with ThreadPoolExecutor(3) as pool:
         assert len(set(pool.map(text_of, [manual_pdf] * 4))) == 1

@@ -222,7 +222,7 @@ def test_bm25_weights() -> None:
 
 
 def test_unreadable_payloads_are_damage_and_say_the_remedy() -> None:
-    with pytest.raises(CollectionDamaged, match="delete the collection and ingest"):
+    with pytest.raises(CollectionDamaged, match="make the index again from the kept original files"):
         chunk_of("c", {"kind": "chunk", "text": "no more"})
     with pytest.raises(CollectionDamaged, match="document d"):
         document_of({"document_id": "d", "title": "t"})
