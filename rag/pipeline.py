@@ -124,8 +124,8 @@ def _rank(
             note = "No LLM is configured, so this question was searched as typed, without regard to the earlier ones."
             trace = replace(trace, notes=(note,))
 
-        if note := language_note(trace.query, engines.infos):
-            trace = replace(trace, notes=(*trace.notes, note))
+        if unread := language_note(trace.query, engines.infos):
+            trace = replace(trace, notes=(*trace.notes, unread))
         queries, trace = _split(trace, engines, policy, stages)
         with stages.timed("embed"):
             vectors = [engines.embedder.embed_query(query) for query in queries]
