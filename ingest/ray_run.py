@@ -237,10 +237,7 @@ def open_ray_ingester(
     try:
         ray.init(**options)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        raise BadInput(
-            f"--ray {address}: no Ray cluster answers there ({_first_line(error)}); start one with `ray start --head`, "
-            f"or take --ray {LOCAL}"
-        ) from error
+        raise _no_cluster(address, error) from error
     try:
         paths = [str(path) for path in files if not _is_in(path, settings, index)]
         rows = _sent_out(paths, settings, workers) if paths else iter(())
@@ -278,10 +275,14 @@ def _check_somebody_listens(address: str) -> None:
     try:
         socket.create_connection((named["host"], int(named["port"])), timeout=CONNECT_LIMIT_S).close()
     except (OSError, OverflowError) as error:
-        raise BadInput(
-            f"--ray {address}: no Ray cluster answers there ({_first_line(error)}); start one with `ray start --head`, "
-            f"or take --ray {LOCAL}"
-        ) from error
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> BadInput:
+    return BadInput(
+        f"--ray {address}: no Ray cluster answers there ({_first_line(error)}); start one with `ray start --head`, or "
+        f"take --ray {LOCAL}"
+    )
 
 
 def _is_in(path: Path, settings: Settings, index: Index) -> bool:

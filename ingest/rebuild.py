@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ingest.files import DOCUMENT_ID, bare_name, content_id, write_durably
-from ingest.write import FileOutcome, Ingester, names_folder
+from ingest.write import FileOutcome, Ingester, names_folder, storage_errors
 from rag.data_folder import REBUILT, WHOLE, check_format, put_in_place
-from rag.errors import BadInput, CollectionError, FileRefused
+from rag.errors import BadInput, FileRefused
 from rag.ports import Embedder, Index
 from rag.settings import Settings
 from rag.wiring import hold_collection, open_index
@@ -82,7 +81,7 @@ def rebuild(
         finally:
             index.close()
         return outcomes
-    with hold_collection(settings), _storage_errors(settings.collection_dir):
+    with hold_collection(settings), storage_errors(settings.collection_dir):
         put_in_place(settings.collection_dir)  # of a run that was stopped at its very end
         rebuilt = settings.collection_dir / REBUILT
         _plan(rebuilt, settings, embedder)
@@ -157,14 +156,3 @@ def _name_of(path: Path) -> str:
         return bare_name(noted["source"])
     except (OSError, ValueError, KeyError, TypeError):  # of format 1, or damaged: the file itself is what counts
         return path.name
-
-
-@contextmanager
-def _storage_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CollectionError(
-            f"{folder} can't be written: {error.strerror or error}; free some space, change its rights or set "
-            "RANK37_DATA_DIR"
-        ) from error

@@ -204,7 +204,7 @@ class Ingester:
         self._one_at_a_time = Lock()
         self._held_lock = Lock()
         self._held: set[str] = set()
-        with _storage_errors(files_dir):
+        with storage_errors(files_dir):
             files_dir.mkdir(parents=True, exist_ok=True)
             self._names_dir.mkdir(exist_ok=True)
             self._finish_interrupted_removals()
@@ -299,7 +299,7 @@ class Ingester:
             return self._already_in(existing, path, name, keep)
 
         with self._hold(document_id), self._part() as part:
-            with _storage_errors(self._files_dir):
+            with storage_errors(self._files_dir):
                 if copy_with_id(path, part, max_bytes=max_bytes) != document_id:
                     raise FileRefused("unreadable", f"{name} changed while it was being read: ingest it again")
             begun = False
@@ -318,7 +318,7 @@ class Ingester:
                 )
                 self._index.begin_document(stored)
                 begun = True
-                with _storage_errors(self._files_dir):
+                with storage_errors(self._files_dir):
                     original = self._new_original(document_id, read.kind)
                     if read.ocr_pages:
                         keep_ocr_pages(original, [read.pages[number - 1] for number in read.ocr_pages])
@@ -343,7 +343,7 @@ class Ingester:
         """The content is in the collection: no model runs. A new name for it still ends the name's earlier version."""
         document = existing.document
         if not self.original(document.id).exists():
-            with self._part() as part, _storage_errors(self._files_dir):
+            with self._part() as part, storage_errors(self._files_dir):
                 if copy_with_id(path, part, max_bytes=self._limits.max_file_bytes) == document.id:
                     move_durably(part, self._new_original(document.id, existing.kind))
         if name == document.source:
@@ -393,11 +393,11 @@ class Ingester:
         """Make a document searchable in place of its earlier versions; returns those that were searchable."""
         earlier = self._versions_named(ready.document.source, excluding={ready.document.id, *keep})
         ids = [version.document.id for version in earlier]
-        with _storage_errors(self._files_dir):
+        with storage_errors(self._files_dir):
             for document_id in ids:
                 self._leaving(document_id).touch()
         self._index.publish_document(ready, replaces=ids)
-        with _storage_errors(self._files_dir):
+        with storage_errors(self._files_dir):
             for document_id in ids:
                 self._forget_original(document_id)
         return [version for version in earlier if version.state == "ready"]
@@ -411,11 +411,11 @@ class Ingester:
 
     def _remove(self, document_id: str) -> int:
         original = self.original(document_id)
-        with _storage_errors(self._files_dir):
+        with storage_errors(self._files_dir):
             if original.exists():
                 self._leaving(document_id).touch()
         n_chunks = self._index.delete_document(document_id)
-        with _storage_errors(self._files_dir):
+        with storage_errors(self._files_dir):
             self._forget_original(document_id)
         return n_chunks
 
@@ -544,7 +544,7 @@ class Reporter:
 
 
 @contextmanager
-def _storage_errors(folder: Path) -> Iterator[None]:
+def storage_errors(folder: Path) -> Iterator[None]:
     """A disk that is full or read-only hits every file: say so once, as an error of the collection."""
     try:
         yield

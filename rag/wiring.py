@@ -34,6 +34,7 @@ from rag.types import EmbedderIdentity, EngineInfo, QueryPolicy, RerankerState, 
 if TYPE_CHECKING:
     from rag.engines.cross_encoder import CrossEncoderReranker
     from rag.engines.late_fusion import LateFusionReranker
+    from rag.engines.qdrant_server import Client
     from rag.training.registry import RerankerRegistry
 
 EMBEDDED_EMBEDDER_NAME = "sentence-transformers/all-MiniLM-L6-v2"
@@ -73,10 +74,9 @@ def open_index(settings: Settings, embedder: EmbedderIdentity) -> Index:
     """
     check_format(settings.data_dir)
     if settings.qdrant_url:
-        from rag.engines.qdrant_server import ServerIndex, ServerLayout, connect
+        from rag.engines.qdrant_server import ServerIndex, ServerLayout
 
-        key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
-        client = connect(settings.qdrant_url, key, settings.qdrant_timeout_s)
+        client = _qdrant_client(settings, settings.qdrant_url)
         layout = ServerLayout(
             shards=settings.qdrant_shards,
             replicas=settings.qdrant_replicas,
@@ -123,6 +123,14 @@ def _check_index_is_there(settings: Settings) -> None:
         )
 
 
+def _qdrant_client(settings: Settings, url: str) -> Client:
+    """A client of the configured server; nothing is sent yet. Raises BadInput where the URL is none."""
+    from rag.engines.qdrant_server import connect
+
+    key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
+    return connect(url, key, settings.qdrant_timeout_s)
+
+
 def _with_token_vectors(index: Index, settings: Settings) -> Index:
     """The index, keeping token vectors for late interaction where the settings ask for it.
 
@@ -155,10 +163,7 @@ def _token_index(index: Index, settings: Settings, model: str | None) -> Index:
     identity = encoder.identity if encoder else None
     if not settings.qdrant_url:
         return TokenIndex(index, EdgeTokenStore(folder, identity), encoder)
-    from rag.engines.qdrant_server import connect
-
-    key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
-    client = connect(settings.qdrant_url, key, settings.qdrant_timeout_s)
+    client = _qdrant_client(settings, settings.qdrant_url)
     if encoder is None and not ServerTokenStore.exists(client, collection):
         client.close()
         return index
@@ -405,40 +410,39 @@ def open_llm(settings: Settings, embedder: Embedder | None = None) -> LLM | None
     )
 
 
+def _library_database(settings: Settings) -> str | Path:
+    """Where collections, chats, keys and people are kept: a URL, or a SQLite file."""
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    return settings.data_dir / "library.sqlite"
+
+
 def open_collection_store(settings: Settings) -> CollectionStore:
     """The list of collections. Raises BadInput or LibraryUnavailable with the remedy."""
     from rag.engines.collection_store import SqlCollectionStore
 
-    if settings.database_url is not None:
-        return SqlCollectionStore(settings.database_url.get_secret_value())
-    return SqlCollectionStore.open_file(settings.data_dir / "library.sqlite")
+    return SqlCollectionStore(_library_database(settings))
 
 
 def open_chat_store(settings: Settings) -> ChatStore:
     """The chats, in the database of the list of collections. Raises BadInput or LibraryUnavailable with the remedy."""
     from rag.engines.chat_store import SqlChatStore
 
-    if settings.database_url is not None:
-        return SqlChatStore(settings.database_url.get_secret_value())
-    return SqlChatStore.open_file(settings.data_dir / "library.sqlite")
+    return SqlChatStore(_library_database(settings))
 
 
 def open_key_store(settings: Settings) -> KeyStore:
     """The keys of the HTTP API, beside the list of collections. Raises BadInput or LibraryUnavailable."""
     from rag.engines.key_store import SqlKeyStore
 
-    if settings.database_url is not None:
-        return SqlKeyStore(settings.database_url.get_secret_value())
-    return SqlKeyStore.open_file(settings.data_dir / "library.sqlite")
+    return SqlKeyStore(_library_database(settings))
 
 
 def open_people_store(settings: Settings) -> PeopleStore:
     """Who may sign in, beside the list of collections. Raises BadInput or LibraryUnavailable."""
     from rag.engines.people_store import SqlPeopleStore
 
-    if settings.database_url is not None:
-        return SqlPeopleStore(settings.database_url.get_secret_value())
-    return SqlPeopleStore.open_file(settings.data_dir / "library.sqlite")
+    return SqlPeopleStore(_library_database(settings))
 
 
 def scores_by_index(settings: Settings) -> bool:
@@ -454,13 +458,10 @@ def drop_collection(settings: Settings) -> None:
     Raises IndexUnavailable.
     """
     if settings.qdrant_url:
-        from rag.engines.qdrant_server import connect, drop
+        from rag.engines.qdrant_server import drop
 
-        key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
-        drop(
-            connect(settings.qdrant_url, key, settings.qdrant_timeout_s),
-            [settings.collection, f"{settings.collection}-tokens"],
-        )
+        client = _qdrant_client(settings, settings.qdrant_url)
+        drop(client, [settings.collection, f"{settings.collection}-tokens"])
 
 
 def open_trace_store(settings: Settings) -> TraceStore | None:

@@ -8,9 +8,12 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import sqlalchemy as sql
 
 URL_VARIABLE = "RANK37_TEST_POSTGRES_URL"
 """Names a server to use instead."""
@@ -48,6 +51,20 @@ def postgres_server(folder: Path) -> Iterator[str]:
         yield f"postgresql://rank37:{password.read_text().replace(' ', '%20')}@127.0.0.1:{port}/postgres"
     finally:
         _run([*control, "-m", "immediate", "stop"], user)
+
+
+@contextmanager
+def new_database(server_url: str) -> Iterator[sql.URL]:
+    """A database of its own on a server; it is dropped when the context ends."""
+    name = f"test_{uuid.uuid4().hex}"
+    url = sql.make_url(server_url).set(drivername="postgresql+psycopg")
+    server = sql.create_engine(url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield url.set(database=name)
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    server.dispose()
 
 
 @contextmanager

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy.engine import URL, Connection
 
-from rag.engines.database import Database, Purpose, checked_url
+from rag.engines.database import Database, Purpose
 from rag.errors import BadInput, LibraryUnavailable
 from rag.types import CollectionCard
 
@@ -47,19 +47,9 @@ _members = sql.Table(
 class SqlCollectionStore:
     """The list in one database. Safe to use from several threads, and together with other processes."""
 
-    def __init__(self, url: str | URL) -> None:
-        """Open it. Raises BadInput for a URL that is none, LibraryUnavailable where it can't be opened."""
-        self._database = Database(checked_url(url, PURPOSE), PURPOSE, _tables, _schema, SCHEMA_VERSION)
-        try:
-            self._database.make_ready()
-        except BaseException:
-            self.close()
-            raise
-
-    @classmethod
-    def open_file(cls, path: Path) -> Self:
-        """Open a SQLite file, made if it is not there. Raises LibraryUnavailable."""
-        return cls(URL.create("sqlite", database=str(path)))
+    def __init__(self, where: str | URL | Path) -> None:
+        """Open it: a URL, or a SQLite file. Raises BadInput for a URL that is none, LibraryUnavailable."""
+        self._database = Database.open(where, PURPOSE, _tables, _schema, SCHEMA_VERSION)
 
     def cards(self) -> list[CollectionCard]:
         """All collections, by title and then key."""

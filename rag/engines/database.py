@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sql
 from sqlalchemy.engine import URL, Connection, Engine, make_url
@@ -64,6 +64,23 @@ class Database:
         self._version = version
         self._engine = _engine(url, purpose)
         self._writer = self._engine.execution_options(rank37_writes=True)
+
+    @classmethod
+    def open(
+        cls, where: str | URL | Path, purpose: Purpose, tables: sql.MetaData, schema: sql.Table, version: int
+    ) -> Self:
+        """Open it and make its tables if there are none; a path names a SQLite file, made if it is not there.
+
+        Raises: BadInput for a URL that is none, the purpose's error where it can't be opened.
+        """
+        url = URL.create("sqlite", database=str(where)) if isinstance(where, Path) else where
+        database = cls(checked_url(url, purpose), purpose, tables, schema, version)
+        try:
+            database.make_ready()
+        except BaseException:
+            database.close()
+            raise
+        return database
 
     @property
     def where(self) -> str:

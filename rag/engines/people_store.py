@@ -13,14 +13,14 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import sqlalchemy as sql
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy.engine import URL, Connection
 
-from rag.engines.database import Database, Purpose, checked_url
+from rag.engines.database import Database, Purpose
 from rag.errors import BadInput, LibraryUnavailable, SignInRefused
 from rag.types import Person
 
@@ -78,26 +78,14 @@ class SqlPeopleStore:
     """The people in one database. Safe to use from several threads, and together with other processes."""
 
     def __init__(
-        self, url: str | URL, *, clock: Callable[[], float] = time.time, hasher: PasswordHasher | None = None
+        self, where: str | URL | Path, *, clock: Callable[[], float] = time.time, hasher: PasswordHasher | None = None
     ) -> None:
-        """Open it. Raises BadInput for a URL that is none, LibraryUnavailable where it can't be opened."""
+        """Open it: a URL, or a SQLite file. Raises BadInput for a URL that is none, LibraryUnavailable."""
         self._clock = clock
         self._hasher = hasher or PasswordHasher()
         # What the password of a name that is no one's is compared with, so that it takes as long.
         self._nobodys = self._hasher.hash(secrets.token_hex())
-        self._database = Database(checked_url(url, PURPOSE), PURPOSE, _tables, _schema, SCHEMA_VERSION)
-        try:
-            self._database.make_ready()
-        except BaseException:
-            self.close()
-            raise
-
-    @classmethod
-    def open_file(
-        cls, path: Path, *, clock: Callable[[], float] = time.time, hasher: PasswordHasher | None = None
-    ) -> Self:
-        """Open a SQLite file, made if it is not there. Raises LibraryUnavailable."""
-        return cls(URL.create("sqlite", database=str(path)), clock=clock, hasher=hasher)
+        self._database = Database.open(where, PURPOSE, _tables, _schema, SCHEMA_VERSION)
 
     def add(self, name: str, password: str | None, *, is_admin: bool = False) -> Person:
         """Let a person sign in; see `PeopleStore.add`. Raises BadInput."""

@@ -38,6 +38,10 @@ from rag.types import EmbedderIdentity, EngineInfo
 Quantization = Literal["none", "scalar", "binary"]
 
 
+Client = QdrantClient
+"""What `connect` gives, for those that only pass it on."""
+
+
 def connect(url: str, api_key: str | None, timeout_s: float) -> QdrantClient:
     """A client for the server at `url`; nothing is sent yet. `timeout_s` is rounded up to whole seconds.
 

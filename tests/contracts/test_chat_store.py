@@ -1,7 +1,6 @@
 """What every store of chats must do: a SQLite file and a PostgreSQL server."""
 
 import threading
-import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +10,7 @@ from rag.engines.chat_store import SCHEMA_VERSION, TITLE_CHARACTERS, SqlChatStor
 from rag.errors import BadInput, LibraryUnavailable
 from rag.ports import ChatStore
 from rag.types import ChatQuestion
+from tests.postgres import new_database
 
 
 @pytest.fixture(
@@ -23,15 +23,8 @@ def database(request: pytest.FixtureRequest, tmp_path: object) -> Iterator[sql.U
     if request.param == "sqlite":
         yield sql.URL.create("sqlite", database=f"{tmp_path}/data/library.sqlite")
         return
-    name = f"test_{uuid.uuid4().hex}"
-    url = sql.make_url(request.getfixturevalue("postgres_url")).set(drivername="postgresql+psycopg")
-    server = sql.create_engine(url, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    yield url.set(database=name)
-    with server.connect() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-    server.dispose()
+    with new_database(request.getfixturevalue("postgres_url")) as url:
+        yield url
 
 
 @pytest.fixture

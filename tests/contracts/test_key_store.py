@@ -1,17 +1,16 @@
 """What every store of API keys must do: a SQLite file and a PostgreSQL server."""
 
 import sqlite3
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sql
 
 from rag.__main__ import main
 from rag.engines.key_store import NAME_CHARACTERS, SqlKeyStore
 from rag.errors import BadInput
 from rag.ports import KeyStore
+from tests.postgres import new_database
 
 
 @pytest.fixture(
@@ -22,21 +21,14 @@ from rag.ports import KeyStore
 )
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KeyStore]:
     if request.param == "sqlite":
-        opened = SqlKeyStore.open_file(tmp_path / "library.sqlite")
+        opened = SqlKeyStore(tmp_path / "library.sqlite")
         yield opened
         opened.close()
         return
-    name = f"test_{uuid.uuid4().hex}"
-    url = sql.make_url(request.getfixturevalue("postgres_url")).set(drivername="postgresql+psycopg")
-    server = sql.create_engine(url, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    opened = SqlKeyStore(url.set(database=name))
-    yield opened
-    opened.close()
-    with server.connect() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-    server.dispose()
+    with new_database(request.getfixturevalue("postgres_url")) as url:
+        opened = SqlKeyStore(url)
+        yield opened
+        opened.close()
 
 
 def test_a_key_is_known_again_and_nothing_near_it_is(store: KeyStore) -> None:
@@ -79,7 +71,7 @@ def test_names_that_can_not_be_used(store: KeyStore) -> None:
 
 def test_the_database_holds_no_key(tmp_path: Path) -> None:
     path = tmp_path / "library.sqlite"
-    store = SqlKeyStore.open_file(path)
+    store = SqlKeyStore(path)
     _, text = store.create("laptop")
     store.close()
     with sqlite3.connect(path) as connection:
@@ -99,7 +91,7 @@ def test_keys_at_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     printed = capsys.readouterr()
     text = printed.out.strip()
     assert "acts as ann" in printed.err
-    store = SqlKeyStore.open_file(tmp_path / "library.sqlite")
+    store = SqlKeyStore(tmp_path / "library.sqlite")
     try:
         found = store.find(text)
         assert found is not None

@@ -2,17 +2,16 @@
 
 import io
 import sqlite3
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sql
 from argon2 import PasswordHasher
 
 from rag.__main__ import main
 from rag.engines.people_store import LEAST_PASSWORD, MINUTE_S, SESSION_S, TRIES_A_MINUTE, SqlPeopleStore
 from rag.errors import BadInput, SignInRefused
+from tests.postgres import new_database
 
 QUICK = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 PASSWORD = "correct horse battery"
@@ -35,21 +34,14 @@ def clock() -> Clock:
 @pytest.fixture(params=["sqlite", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[SqlPeopleStore]:
     if request.param == "sqlite":
-        opened = SqlPeopleStore.open_file(tmp_path / "library.sqlite", clock=clock, hasher=QUICK)
+        opened = SqlPeopleStore(tmp_path / "library.sqlite", clock=clock, hasher=QUICK)
         yield opened
         opened.close()
         return
-    name = f"test_{uuid.uuid4().hex}"
-    url = sql.make_url(request.getfixturevalue("postgres_url")).set(drivername="postgresql+psycopg")
-    server = sql.create_engine(url, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    opened = SqlPeopleStore(url.set(database=name), clock=clock, hasher=QUICK)
-    yield opened
-    opened.close()
-    with server.connect() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-    server.dispose()
+    with new_database(request.getfixturevalue("postgres_url")) as url:
+        opened = SqlPeopleStore(url, clock=clock, hasher=QUICK)
+        yield opened
+        opened.close()
 
 
 def test_the_first_is_an_administrator_and_names_differ_by_more_than_case(store: SqlPeopleStore) -> None:
@@ -101,7 +93,7 @@ def test_an_unknown_name_costs_as_many_hashes_as_a_known_one(tmp_path: Path) -> 
             return super().verify(hash, password)
 
     hasher = Counting(time_cost=1, memory_cost=8, parallelism=1)
-    store = SqlPeopleStore.open_file(tmp_path / "library.sqlite", hasher=hasher)
+    store = SqlPeopleStore(tmp_path / "library.sqlite", hasher=hasher)
     store.add("ann", PASSWORD)
     store.add("cleo", None)
     for number, name in enumerate(("ann", "cleo", "nobody"), start=1):
@@ -165,7 +157,7 @@ def test_passwords_and_names_that_can_not_be_used(store: SqlPeopleStore) -> None
 
 def test_the_file_has_no_password_and_no_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "library.sqlite"
-    store = SqlPeopleStore.open_file(path, hasher=QUICK)
+    store = SqlPeopleStore(path, hasher=QUICK)
     store.add("ann", PASSWORD)
     token = store.sign_in("ann", PASSWORD)
     store.close()

@@ -1,7 +1,6 @@
 """What every store of traces must do: a SQLite file and a PostgreSQL server."""
 
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -13,6 +12,7 @@ from rag.engines.trace_store import DELETED_ANSWER, DELETED_TITLE, SCHEMA_VERSIO
 from rag.errors import BadInput, TracesUnavailable
 from rag.ports import TraceStore
 from rag.types import Answer, Failure, StoredTrace, Trace
+from tests.postgres import new_database
 from tests.rag.traces import ENGINES, answer_to, chunk, refusal_of, trace_of
 
 NOON = 1_772_366_400.0
@@ -32,15 +32,8 @@ def database(request: pytest.FixtureRequest, tmp_path: object) -> Iterator[sql.U
     if request.param == "sqlite":
         yield sql.URL.create("sqlite", database=f"{tmp_path}/data/traces.sqlite")
         return
-    name = f"test_{uuid.uuid4().hex}"
-    url = sql.make_url(request.getfixturevalue("postgres_url")).set(drivername="postgresql+psycopg")
-    server = sql.create_engine(url, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    yield url.set(database=name)
-    with server.connect() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-    server.dispose()
+    with new_database(request.getfixturevalue("postgres_url")) as url:
+        yield url
 
 
 @pytest.fixture
