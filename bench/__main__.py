@@ -12,7 +12,8 @@ import logging
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -82,10 +83,10 @@ def _measure(module: Any, options: argparse.Namespace, words: Sequence[str]) -> 
     from bench.machine import machine
     from rag.evaluation.tables import print_table
 
-    _quiet()
     before = machine()
     started = datetime.now(UTC)
-    measured = module.measure(options, lambda line: print(line, file=sys.stderr, flush=True))
+    with _quiet():
+        measured = module.measure(options, lambda line: print(line, file=sys.stderr, flush=True))
     result = {
         "format": FORMAT,
         "bench": words[0],
@@ -141,10 +142,16 @@ def _report(options: argparse.Namespace, words: Sequence[str]) -> int:
     return 0
 
 
-def _quiet() -> None:
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Peers warn of much that is their own business; errors still come through."""
-    warnings.simplefilter("ignore")
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(before)
 
 
 if __name__ == "__main__":

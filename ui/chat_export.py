@@ -91,10 +91,8 @@ class _Setter:
     """Sets lines of text in the fonts that come with the program."""
 
     def __init__(self) -> None:
-        known = set(pdfmetrics.getRegisteredFontNames())
-        if _TEXT not in known:
-            pdfmetrics.registerFont(TTFont(_TEXT, "Vera.ttf"))
-            pdfmetrics.registerFont(TTFont(_BOLD, "VeraBd.ttf"))
+        for font in {_TEXT, _BOLD} - set(pdfmetrics.getRegisteredFontNames()):
+            pdfmetrics.registerFont(TTFont(font, f"{font}.ttf"))
         self.n_missing = 0
         self._glyphs = pdfmetrics.getFont(_TEXT).face.charToGlyph
         plain = ParagraphStyle("text", fontName=_TEXT, fontSize=9.5, leading=14, alignment=TA_LEFT, spaceAfter=5)

@@ -10,6 +10,7 @@ import pytest
 from reportlab.lib.pagesizes import A4
 from reportlab.pdfgen.canvas import Canvas
 
+from ingest import ocr
 from ingest.read_pdf import ReadDocument, document_id, open_pdf, read_pdf
 from rag.errors import FileRefused
 from rag.types import Box, Page
@@ -50,6 +51,13 @@ def refusal(read: Reader, data: bytes, **options: object) -> FileRefused:
     with pytest.raises(FileRefused) as caught:
         read(data, **options)
     return caught.value
+
+
+def how_to_ocr() -> str:
+    """What a person is told, with the extra `ocr` and without it."""
+    if ocr.is_installed():
+        return "run OCR (such as ocrmypdf) and add the file again"
+    return f"{ocr.HOW_TO_INSTALL}, or run OCR (such as ocrmypdf)"
 
 
 def words_of(page: Page) -> list[tuple[str, Box]]:
@@ -243,15 +251,13 @@ def test_pages_without_text_are_named(read: Reader) -> None:
     result = read(drawn(draw))
     assert result.pages_without_text == (2, 3, 4)
     assert [bool(page.text) for page in result.pages] == [True, False, False, False, True]
-    assert result.warnings == (
-        "pages 2-3 have no text layer: run OCR (such as ocrmypdf) and add the file again; page 4 is blank",
-    )
+    assert result.warnings == (f"pages 2-3 have no text layer: {how_to_ocr()}; page 4 is blank",)
 
 
 def test_a_picture_of_text_is_refused_with_the_remedy(read: Reader) -> None:
     refused = refusal(read, image_pdf(), source="scan.pdf")
     assert refused.reason == "no_text_layer"
-    assert str(refused) == ("scan.pdf: page 1 has no text layer: run OCR (such as ocrmypdf) and add the file again")
+    assert str(refused) == f"scan.pdf: page 1 has no text layer: {how_to_ocr()}"
 
 
 def test_garbled_text_counts_as_none(read: Reader) -> None:
