@@ -10,7 +10,10 @@ from dataclasses import asdict
 from typing import Any
 
 from rag.replay import states
-from rag.types import Answer, Candidate, Chunk, Part, RankedChunk, Refusal, Result, Trace
+from rag.types import Answer, Candidate, Chunk, DocumentKind, Part, RankedChunk, Refusal, Result, Trace
+
+Kinds = Mapping[str, DocumentKind]
+"""Which kind each document is, by its id; one that is not among them is taken for a PDF."""
 
 DOUBT_TEXTS = {
     "no_citation": "unsupported: it cites nothing",
@@ -104,15 +107,25 @@ def checked_text(answer: Answer) -> str:
     return text
 
 
-def answer_with_sources(answer: Answer) -> str:
+def place_text(number: int, document_id: str, kinds: Kinds | None = None) -> str:
+    """A page of a document, or a section where its kind has no pages.
+
+    >>> place_text(3, "a", {"a": "docx"}), place_text(3, "b")
+    ('section 3', 'page 3')
+    """
+    return f"{'page' if (kinds or {}).get(document_id, 'pdf') == 'pdf' else 'section'} {number}"
+
+
+def answer_with_sources(answer: Answer, kinds: Kinds | None = None) -> str:
     """The answer as plain text with its citations below, to be pasted somewhere else."""
     lines = [checked_text(answer), ""]
     for citation in answer.citations:
-        lines.append(f"[{citation.marker}] {citation.chunk.title}, page {citation.page}: “{citation.quote}”")
+        where = f"{citation.chunk.title}, {place_text(citation.page, citation.chunk.document_id, kinds)}"
+        lines.append(f"[{citation.marker}] {where}: “{citation.quote}”")
     return "\n".join(lines)
 
 
-def chat_as_markdown(results: Sequence[Result], *, title: str = "Chat") -> str:
+def chat_as_markdown(results: Sequence[Result], *, title: str = "Chat", kinds: Kinds | None = None) -> str:
     """Questions with their answers, quotes and refusals, in order; what is not supported is marked in words."""
     lines = [f"# {_markdown(title)}", ""]
     for result in results:
@@ -124,7 +137,7 @@ def chat_as_markdown(results: Sequence[Result], *, title: str = "Chat") -> str:
             else:
                 lines += [_markdown_lines(checked_text(outcome)), ""]
             for citation in outcome.citations:
-                where = f"{citation.chunk.title}, page {citation.page}"
+                where = f"{citation.chunk.title}, {place_text(citation.page, citation.chunk.document_id, kinds)}"
                 lines += [f"> {_markdown(citation.quote)}", ">", f"> \\[{citation.marker}\\] *{_markdown(where)}*", ""]
             for part in trace.parts:
                 if not part.covered:

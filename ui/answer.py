@@ -13,7 +13,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from rag.export import answer_with_sources, doubt_text
+from rag.export import Kinds, answer_with_sources, doubt_text, place_text
 from rag.pipeline import answer_from
 from rag.replay import best_anyway
 from rag.types import Answer, Citation, Part, RankedChunk, Refusal, Result, Trace
@@ -21,7 +21,7 @@ from rag.wiring import policy_for
 from ui.labelling import Labelling, show_outcome_label
 from ui.page_view import Sight, open_page
 from ui.problems import problems_shown
-from ui.words import as_html, as_markdown, count, floor_value, pages, score_value, shortfall, snippet
+from ui.words import ALL_PDF, as_html, as_markdown, count, floor_value, score_value, shortfall, snippet, where
 from ui.workspace import Workspace
 
 _MARKERS = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
@@ -30,7 +30,9 @@ _CLICKS = Path(__file__).parent / "clicks.html"
 _LIST_ITEM = re.compile(r"\s*(?:[-*•]|\d{1,2}[.)])\s+(.*)")
 
 
-def show_result(result: Result, labelling: Labelling | None, workspace: Workspace | None = None) -> None:
+def show_result(
+    result: Result, labelling: Labelling | None, workspace: Workspace | None = None, kinds: Kinds = ALL_PDF
+) -> None:
     """The outcome, what a person should know about how it came about, and what they say of it.
 
     Without a workspace there are no pages to open.
@@ -38,17 +40,17 @@ def show_result(result: Result, labelling: Labelling | None, workspace: Workspac
     trace = result.trace
     st.html(_CLICKS, unsafe_allow_javascript=True)
     if isinstance(result.outcome, Answer):
-        _show_answer(result.outcome, trace.id, workspace)
-        st.html(copy_html(result.outcome))
+        _show_answer(result.outcome, trace.id, workspace, kinds)
+        st.html(copy_html(result.outcome, kinds))
         if result.outcome.refused_parts:
             st.html(refused_parts_html(trace))
     else:
-        st.html(refusal_html(result.outcome, trace))
+        st.html(refusal_html(result.outcome, trace, kinds))
         if trace.ranked and workspace is not None:
             nearest = trace.ranked[0].chunk
-            _page_button(Sight(nearest, nearest.first_page), f"r37-open-{trace.id}-nearest", workspace)
+            _page_button(Sight(nearest, nearest.first_page), f"r37-nearest-{trace.id}", workspace, kinds)
             if result.outcome.reason == "below_floor" and best_anyway(trace).kept:
-                _show_anyway(trace, workspace)
+                _show_anyway(trace, workspace, kinds)
     show_notes(trace)
     if labelling is not None:
         documents = workspace.engines.index.documents if workspace else None
@@ -56,7 +58,7 @@ def show_result(result: Result, labelling: Labelling | None, workspace: Workspac
 
 
 @st.fragment
-def _show_anyway(trace: Trace, workspace: Workspace) -> None:
+def _show_anyway(trace: Trace, workspace: Workspace, kinds: Kinds) -> None:
     """What an answer from the best passages would be, though none of them reaches the floor."""
     key = f"anyway {trace.id}"
     below = best_anyway(trace)
@@ -75,7 +77,7 @@ def _show_anyway(trace: Trace, workspace: Workspace) -> None:
         with st.container(key=f"r37-anyway-{trace.id}"):
             st.html(anyway_html(outcome, below))
             if isinstance(outcome, Answer):
-                _show_answer(outcome, f"{trace.id}-anyway", workspace)
+                _show_answer(outcome, f"{trace.id}-anyway", workspace, kinds)
 
 
 def anyway_html(outcome: Answer | Refusal, below: Trace) -> str:
@@ -92,19 +94,20 @@ def anyway_html(outcome: Answer | Refusal, below: Trace) -> str:
 <p>{said}</p></div>"""
 
 
-def _show_answer(answer: Answer, name: str, workspace: Workspace | None) -> None:
+def _show_answer(answer: Answer, name: str, workspace: Workspace | None, kinds: Kinds) -> None:
     """The answer, and below it each citation with what opens its page; `name` tells it from others on the screen."""
-    st.html(answer_html(answer, name if workspace else None))
+    st.html(answer_html(answer, name if workspace else None, kinds))
     for number, citation in enumerate(answer.citations):
         with st.container(key=f"r37-cited-{name}-{number}", gap=None):
-            st.html(citation_html(citation))
+            st.html(citation_html(citation, kinds))
             if workspace is not None:
-                _page_button(Sight.of(citation), _press(name, number), workspace)
+                _page_button(Sight.of(citation), _press(name, number), workspace, kinds)
 
 
-def _page_button(sight: Sight, key: str, workspace: Workspace) -> None:
-    if st.button(f"Show page {sight.page}", key=key, icon=":material/description:", type="tertiary"):
-        open_page(sight, workspace.ingester.original)
+def _page_button(sight: Sight, key: str, workspace: Workspace, kinds: Kinds) -> None:
+    label = f"Show {place_text(sight.page, sight.chunk.document_id, kinds)}"
+    if st.button(label, key=key, icon=":material/description:", type="tertiary"):
+        open_page(sight, workspace)
 
 
 def _press(name: str, number: int) -> str:
@@ -128,7 +131,7 @@ def show_draft(text: str) -> None:
     )
 
 
-def answer_html(answer: Answer, name: str | None = None) -> str:
+def answer_html(answer: Answer, name: str | None = None, kinds: Kinds = ALL_PDF) -> str:
     """What the answer says, down to the line above its citations.
 
     With a name its markers are buttons: a click on one presses what opens the page of the marker's first citation.
@@ -138,7 +141,7 @@ def answer_html(answer: Answer, name: str | None = None) -> str:
         return f'<div class="r37-answer" data-testid="answer"><p class="r37-label">{label}</p></div>'
     chips: dict[int, str] = {}
     for number, citation in enumerate(answer.citations):
-        chips.setdefault(citation.marker, _chip(citation, _press(name, number) if name else None))
+        chips.setdefault(citation.marker, _chip(citation, _press(name, number) if name else None, kinds))
     doubted = sum(check.doubt is not None for check in answer.checks)
     warning = ""
     if doubted:
@@ -149,23 +152,23 @@ passages, and marked.</p>"""
 <p class="r37-label">What it rests on, word for word</p></div>"""
 
 
-def _chip(citation: Citation, press: str | None) -> str:
-    where = f"{as_html(citation.chunk.title)}, page {citation.page}"
+def _chip(citation: Citation, press: str | None, kinds: Kinds) -> str:
+    place = f"{as_html(citation.chunk.title)}, {place_text(citation.page, citation.chunk.document_id, kinds)}"
     if press is None:
-        return f'<b class="r37-marker" title="{where}">[{citation.marker}]</b>'
+        return f'<b class="r37-marker" title="{place}">[{citation.marker}]</b>'
     return (
-        f'<button type="button" class="r37-marker" data-r37-press="{press}" title="Show {where}">'
+        f'<button type="button" class="r37-marker" data-r37-press="{press}" title="Show {place}">'
         f"[{citation.marker}]</button>"
     )
 
 
-def refusal_html(refusal: Refusal, trace: Trace) -> str:
+def refusal_html(refusal: Refusal, trace: Trace, kinds: Kinds = ALL_PDF) -> str:
     """The refusal: why, what was nearest and how far below the floor it was, and whether an LLM was asked."""
     nearest = trace.ranked[0] if trace.ranked else None
     parts = "".join(_refused_part(part, trace.floor) for part in trace.parts if not part.covered)
     return f"""<div class="r37-refusal" data-testid="refusal">
 <p class="r37-headline">{_refusal_headline(refusal)}</p>
-<p>{_refusal_reason(refusal, trace)}</p>{parts}{_nearest(nearest, trace.floor) if nearest else ""}
+<p>{_refusal_reason(refusal, trace)}</p>{parts}{_nearest(nearest, trace.floor, kinds) if nearest else ""}
 <p class="r37-source">{_llm_asked(trace)}</p></div>"""
 
 
@@ -229,28 +232,29 @@ def _refusal_reason(refusal: Refusal, trace: Trace) -> str:
             )
 
 
-def _nearest(ranked: RankedChunk, floor: float) -> str:
+def _nearest(ranked: RankedChunk, floor: float, kinds: Kinds) -> str:
     chunk = ranked.chunk
     score = "not scored" if ranked.score is None else f"score {score_value(ranked.score)}"
     if ranked.score is not None and ranked.score < floor:
         score += f", {shortfall(ranked.score, floor)} below the floor"
     return f"""<div class="r37-quote"><p class="r37-source"><span>Nearest: <b>{as_html(chunk.title)}</b>,
-{pages(chunk.first_page, chunk.last_page)}</span> <span>{score}</span></p>
+{where(chunk, kinds)}</span> <span>{score}</span></p>
 <blockquote>{as_html(snippet(chunk.text, 260))}</blockquote></div>"""
 
 
-def citation_html(citation: Citation) -> str:
+def citation_html(citation: Citation, kinds: Kinds = ALL_PDF) -> str:
     """A verbatim quote with its document and page."""
+    place = place_text(citation.page, citation.chunk.document_id, kinds)
     heading = citation.chunk.heading
     section = f" · {as_html(snippet(heading, 80))}" if heading else ""
     return f"""<div class="r37-quote" data-testid="citation"><blockquote>{as_html(citation.quote)}</blockquote>
 <p class="r37-source"><b class="r37-marker">[{citation.marker}]</b> <b>{as_html(citation.chunk.title)}</b>,
-page {citation.page}{section}</p></div>"""
+{place}{section}</p></div>"""
 
 
-def copy_html(answer: Answer) -> str:
+def copy_html(answer: Answer, kinds: Kinds = ALL_PDF) -> str:
     """A button that puts the answer with its citations on the clipboard, as plain text."""
-    text = html.escape(answer_with_sources(answer)).replace("\n", "&#10;")
+    text = html.escape(answer_with_sources(answer, kinds)).replace("\n", "&#10;")
     return f'<button type="button" class="r37-copy" data-r37-copy="{text}">Copy with citations</button>'
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import streamlit as st
 
 from rag.errors import Rank37Error
+from rag.export import Kinds
 from rag.types import Document, Trace
 from ui.answer import show_draft, show_notes, show_result
 from ui.asking import Asking, AskProgress
@@ -31,7 +32,7 @@ from ui.labelling import Labelling, open_labelling
 from ui.problems import problems_shown, show_problem
 from ui.rank_panel import show_rank_panel, summary
 from ui.welcome import show_welcome
-from ui.words import as_html, as_markdown, count, duration, readable
+from ui.words import ALL_PDF, as_html, as_markdown, count, duration, readable
 from ui.workspace import Workspace, open_workspace
 
 QUESTION_CHARACTERS = 2000
@@ -53,8 +54,11 @@ def show() -> None:
     workspace = open_workspace()
     chat = open_chat(workspace)
     ready: list[Document] | None = None
+    kinds: Kinds = ALL_PDF
     with problems_shown(retry_key="look_again"):
-        ready = [stored.document for stored in workspace.engines.index.documents() if stored.state == "ready"]
+        stored = [one for one in workspace.engines.index.documents() if one.state == "ready"]
+        ready = [one.document for one in stored]
+        kinds = {one.document.id: one.kind for one in stored}
     searched = _header(chat, ready or [], workspace)
 
     typed = st.chat_input(
@@ -87,8 +91,8 @@ def show() -> None:
             labelling = open_labelling(workspace.recorder, workspace.settings.collection)
     titles = {document.id: document.title for document in ready or []}
     for number, asking in enumerate(list(chat.askings)):
-        _show_exchange(asking, chat, workspace, labelling, number=number, titles=titles)
-    show_chat_export([asking.progress().result for asking in chat.askings])
+        _show_exchange(asking, chat, workspace, labelling, number=number, titles=titles, kinds=kinds)
+    show_chat_export([asking.progress().result for asking in chat.askings], kinds=kinds)
 
 
 def _placeholder(ready: Sequence[Document] | None, workspace: Workspace) -> str:
@@ -147,6 +151,7 @@ def _show_exchange(
     *,
     number: int,
     titles: dict[str, str],
+    kinds: Kinds,
 ) -> None:
     is_latest = asking is chat.askings[-1]
     trace: Trace | None = None
@@ -170,10 +175,10 @@ def _show_exchange(
                 show_notes(trace)
         elif progress.result is not None:
             trace = progress.result.trace
-            show_result(progress.result, labelling, workspace)
+            show_result(progress.result, labelling, workspace, kinds)
         _question_buttons(asking, chat, workspace, number=number, is_latest=is_latest)
     if trace is not None:
-        show_rank_panel(trace, expanded=is_latest, labelling=labelling, workspace=workspace)
+        show_rank_panel(trace, expanded=is_latest, labelling=labelling, workspace=workspace, kinds=kinds)
     if is_latest:
         _scroll_to(number)
 

@@ -17,15 +17,15 @@ from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.platypus import Flowable, Paragraph, SimpleDocTemplate, Spacer
 
-from rag.export import chat_as_markdown, checked_text, refusal_text, refused_part_text
+from rag.export import Kinds, chat_as_markdown, checked_text, place_text, refusal_text, refused_part_text
 from rag.types import Answer, Result
-from ui.words import readable
+from ui.words import ALL_PDF, readable
 
 _TEXT, _BOLD = "Vera", "VeraBd"
 _MISSING = "\u25a1"
 
 
-def show_chat_export(outcomes: Sequence[Result | None], *, title: str = "Chat") -> None:
+def show_chat_export(outcomes: Sequence[Result | None], *, title: str = "Chat", kinds: Kinds = ALL_PDF) -> None:
     """Two buttons; nothing for a chat without outcomes (None: a question that has none yet, or ended in an outage)."""
     results = [result for result in outcomes if result is not None]
     if not results:
@@ -33,7 +33,7 @@ def show_chat_export(outcomes: Sequence[Result | None], *, title: str = "Chat") 
     with st.container(key="r37-chat-export", horizontal=True, gap="small"):
         st.download_button(
             "Chat as Markdown",
-            lambda: chat_as_markdown(results, title=title),
+            lambda: chat_as_markdown(results, title=title, kinds=kinds),
             file_name="rank37-chat.md",
             mime="text/markdown",
             key="chat_markdown",
@@ -43,7 +43,7 @@ def show_chat_export(outcomes: Sequence[Result | None], *, title: str = "Chat") 
         )
         st.download_button(
             "Chat as PDF",
-            lambda: chat_as_pdf(results, title=title),
+            lambda: chat_as_pdf(results, title=title, kinds=kinds),
             file_name="rank37-chat.pdf",
             mime="application/pdf",
             key="chat_pdf",
@@ -53,7 +53,7 @@ def show_chat_export(outcomes: Sequence[Result | None], *, title: str = "Chat") 
         )
 
 
-def chat_as_pdf(results: Sequence[Result], *, title: str = "Chat") -> bytes:
+def chat_as_pdf(results: Sequence[Result], *, title: str = "Chat", kinds: Kinds = ALL_PDF) -> bytes:
     """The chat as pages to print.
 
     Latin letters are set; others, for which no font comes with the program, are boxes, and the last line says how many:
@@ -71,8 +71,8 @@ def chat_as_pdf(results: Sequence[Result], *, title: str = "Chat") -> bytes:
                 story += [setter.line(line, "text") for line in checked_text(outcome).split("\n") if line.strip()]
             for citation in outcome.citations:
                 story.append(setter.line(f"“{citation.quote}”", "quote"))
-                where = f"[{citation.marker}] {citation.chunk.title}, page {citation.page}"
-                story.append(setter.line(where, "source"))
+                place = place_text(citation.page, citation.chunk.document_id, kinds)
+                story.append(setter.line(f"[{citation.marker}] {citation.chunk.title}, {place}", "source"))
             for part in trace.parts:
                 if not part.covered:
                     story.append(setter.line(refused_part_text(part, trace.floor), "text"))

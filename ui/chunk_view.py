@@ -14,9 +14,9 @@ import streamlit as st
 from ingest.locate import locate, on_page
 from ingest.page_image import PageImage, draw_page
 from rag.errors import Rank37Error
-from rag.types import SPAN_SEPARATOR, Chunk, StoredDocument
+from rag.types import SPAN_SEPARATOR, Chunk, DocumentKind, StoredDocument
 from ui.problems import problems_shown, show_problem
-from ui.words import as_html, as_markdown, count, pages, readable, snippet
+from ui.words import as_html, as_markdown, count, pages, readable, snippet, unit
 from ui.workspace import Workspace
 
 COLOURS = 4
@@ -63,7 +63,7 @@ def _show(stored: StoredDocument, workspace: Workspace) -> None:
 
 def _show_page(stored: StoredDocument, workspace: Workspace) -> None:
     chunks = workspace.engines.index.chunks(stored.document.id)
-    n_pages, thing = stored.document.page_count, "Page" if stored.kind == "pdf" else "Section"
+    n_pages, thing = stored.document.page_count, unit(stored.kind).capitalize()
     number = min(max(1, int(st.session_state.get(_AT, 1))), n_pages)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="r37-chunk-steps"):
         _step(f"{thing} before", ":material/chevron_left:", number - 1, n_pages, "Left")
@@ -80,7 +80,7 @@ def _show_page(stored: StoredDocument, workspace: Workspace) -> None:
     else:
         st.caption(f"No chunk here: the {thing.lower()} has no readable text.")
     for at, chunk in here:
-        st.html(chunk_html(at, chunk, chunks[at - 1] if at else None))
+        st.html(chunk_html(at, chunk, chunks[at - 1] if at else None, stored.kind))
 
 
 def _show_image(stored: StoredDocument, workspace: Workspace, number: int, here: Sequence[tuple[int, Chunk]]) -> None:
@@ -128,14 +128,14 @@ def cut_page_html(drawn: PageImage, here: Sequence[tuple[int, Chunk]], title: st
 height="{drawn.height_px}">{"".join(over)}</div></div>"""
 
 
-def chunk_html(at: int, chunk: Chunk, before: Chunk | None) -> str:
+def chunk_html(at: int, chunk: Chunk, before: Chunk | None, kind: DocumentKind = "pdf") -> str:
     """A chunk as text: its number, where it lies, its heading, and what it repeats of the one before in grey."""
     shared = overlap(before, chunk)
     again, fresh = chunk.text[:shared], chunk.text[shared:]
     repeated = f'<span class="r37-again">{_lines_html(again)}</span>' if again else ""
     heading = f" · {as_html(chunk.heading)}" if chunk.heading else ""
     return f"""<div class="r37-chunk r37-cut-{at % COLOURS}" data-testid="chunk"><p><b>{at + 1}</b> <small>{
-        pages(chunk.first_page, chunk.last_page)
+        pages(chunk.first_page, chunk.last_page, kind)
     } · {count(chunk.n_tokens, "token")}{heading}</small></p>
 <p class="r37-chunk-text">{repeated}{_lines_html(fresh)}</p></div>"""
 

@@ -15,12 +15,13 @@ from typing import Literal
 import streamlit as st
 
 from rag.errors import Rank37Error
+from rag.export import Kinds, place_text
 from rag.ports import TraceStore
 from rag.record import Recorder, was_kept
 from rag.training.groups import question_digest
-from rag.types import Answer, Chunk, Document, Label, Refusal, StoredDocument, Trace, Verdict
+from rag.types import Answer, Chunk, Document, DocumentKind, Label, Refusal, StoredDocument, Trace, Verdict
 from ui.problems import problems_shown, show_problem
-from ui.words import as_html, as_markdown, count, pages, readable, score_value, snippet
+from ui.words import ALL_PDF, as_html, as_markdown, count, readable, score_value, snippet, unit, where
 
 ENOUGH_QUESTIONS = 20
 """From so many questions with a right passage on, a floor can be chosen by them at a risk of 0.05."""
@@ -79,10 +80,10 @@ class Labelling:
         """Note it in place of what was said before, or take it back. Raises BadInput or TracesUnavailable."""
         self._note(_outcome_key(trace, outcome), trace, verdict, None)
 
-    def note_page(self, trace: Trace, document: Document, page: int) -> None:
+    def note_page(self, trace: Trace, document: Document, page: int, kind: DocumentKind = "pdf") -> None:
         """Keep as a remark that the answer is on a page of which no passage was recalled. Raises as judging does."""
-        where = f"page {page} of {document.title} ({document.source}, {document.id})"
-        self._store.write_feedback(trace.id, f"The answer is on {where}; no passage of that page was recalled.")
+        place = f"{unit(kind)} {page} of {document.title} ({document.source}, {document.id})"
+        self._store.write_feedback(trace.id, f"The answer is on {place}; no passage of that {unit(kind)} was recalled.")
 
     def _note(self, key: _Key, trace: Trace, verdict: Verdict | None, chunk_id: str | None) -> None:
         earlier = [label for label in self.labels if _key(label) == key]
@@ -143,14 +144,16 @@ def show_outcome_label(
 def _show_answer_page(trace: Trace, labelling: Labelling, documents: Callable[[], Sequence[StoredDocument]]) -> None:
     """On which page of which document the answer to a refused question is."""
     with problems_shown():
-        ready = {stored.document.id: stored.document for stored in documents() if stored.state == "ready"}
+        everything = [stored for stored in documents() if stored.state == "ready"]
+        ready = {stored.document.id: stored.document for stored in everything}
         if not ready:
             return
+        kinds = {stored.document.id: stored.kind for stored in everything}
         places = _places(trace)
         nearest = next((place.chunk for place in places if place.chunk.document_id in ready), None)
         ids = list(ready)
         with st.container(key=f"r37-answer-page-{trace.id}", border=True, gap="small"):
-            st.markdown("**The answer is on page …**")
+            st.markdown("**The answer is in …**")
             with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
                 chosen = st.selectbox(
                     "Document",
@@ -160,8 +163,9 @@ def _show_answer_page(trace: Trace, labelling: Labelling, documents: Callable[[]
                     key=f"answer document {trace.id}",
                     width=340,
                 )
+                thing = unit(kinds[chosen])
                 page = st.number_input(
-                    "Page",
+                    thing.capitalize(),
                     1,
                     max(1, ready[chosen].page_count),
                     min(nearest.first_page if nearest and chosen == nearest.document_id else 1, _last(ready[chosen])),
@@ -176,21 +180,21 @@ def _show_answer_page(trace: Trace, labelling: Labelling, documents: Callable[[]
             passage = on_page[0] if on_page else None
             if len(on_page) > 1:
                 passage = st.selectbox(
-                    "Which passage of that page?",
+                    f"Which passage of that {thing}?",
                     on_page,
-                    format_func=_option,
+                    format_func=lambda place: _option(place, kinds),
                     key=f"answer passage {trace.id} {chosen} {page}",
                 )
             if passage is None:
-                st.caption("No passage of that page was recalled for this question: that is kept as a remark.")
+                st.caption(f"No passage of that {thing} was recalled for this question: that is kept as a remark.")
             else:
                 st.caption(f"“{as_markdown(snippet(passage.chunk.text, 200))}”")
             st.button(
-                f"Yes, page {page} answers it",
+                f"Yes, {thing} {page} answers it",
                 key=f"answer says {trace.id}",
                 icon=":material/check:",
                 on_click=_say_where,
-                args=(trace, labelling, ready[chosen], int(page), passage),
+                args=(trace, labelling, ready[chosen], int(page), passage, kinds),
             )
             if said := st.session_state.get(_SAID_WHERE.format(trace.id)):
                 st.html(f'<p class="r37-said-where" data-testid="said-where">{as_html(said)}</p>')
@@ -203,14 +207,17 @@ def _last(document: Document) -> int:
     return max(1, document.page_count)
 
 
-def _say_where(trace: Trace, labelling: Labelling, document: Document, page: int, passage: _Place | None) -> None:
+def _say_where(
+    trace: Trace, labelling: Labelling, document: Document, page: int, passage: _Place | None, kinds: Kinds
+) -> None:
+    place = f"{place_text(page, document.id, kinds)} of {document.title}"
     with _problem_kept(trace):
         if passage is None:
-            labelling.note_page(trace, document, page)
-            said = f"Kept as a remark: the answer is on page {page} of {document.title}."
+            labelling.note_page(trace, document, page, kinds.get(document.id, "pdf"))
+            said = f"Kept as a remark: the answer is on {place}."
         else:
             labelling.judge_passage(trace, passage.chunk.id, "right")
-            said = f"Kept: the passage at rank {passage.rank}, on page {page} of {document.title}, is right."
+            said = f"Kept: the passage at rank {passage.rank}, on {place}, is right."
         st.session_state[_SAID_WHERE.format(trace.id)] = said
 
 
@@ -226,7 +233,7 @@ class _Place:
 
 
 @st.fragment
-def show_passage_labels(trace: Trace, labelling: Labelling) -> None:
+def show_passage_labels(trace: Trace, labelling: Labelling, kinds: Kinds = ALL_PDF) -> None:
     """Right or wrong on the kept passages, on the next few, and on any other one that is looked for."""
     if not was_kept(trace):
         st.caption("This question was not kept, so that its passages can’t be labelled.")
@@ -247,13 +254,13 @@ def show_passage_labels(trace: Trace, labelling: Labelling) -> None:
         )
         for place in sorted(places.values(), key=lambda place: place.rank):
             if place.chunk.id in shown or place.chunk.id == opened:
-                _show_row(trace, place, given[place.chunk.id], labelling, chooser)
+                _show_row(trace, place, given[place.chunk.id], labelling, chooser, kinds)
         if others:
             st.selectbox(
                 "Label another passage",
                 list(others),
                 index=None,
-                format_func=lambda chunk_id: _option(others[chunk_id]) if chunk_id in others else "",
+                format_func=lambda chunk_id: _option(others[chunk_id], kinds) if chunk_id in others else "",
                 key=chooser,
                 placeholder=f"Label another of {len(places)} passages",
                 label_visibility="collapsed",
@@ -284,12 +291,14 @@ def _places(trace: Trace) -> list[_Place]:
     return [_Place(chunk, rank, score, markers.get(chunk.id)) for chunk, rank, score in ranking if chunk.text]
 
 
-def _show_row(trace: Trace, place: _Place, given: Judgement | None, labelling: Labelling, chooser: str) -> None:
+def _show_row(
+    trace: Trace, place: _Place, given: Judgement | None, labelling: Labelling, chooser: str, kinds: Kinds
+) -> None:
     key = f"passage {trace.id} {place.chunk.id}"
     st.session_state[key] = given  # what the store holds, also after a reload or a click that failed
     row = f"r37-label-row-{trace.id}-{place.chunk.id}"
     with st.container(key=row, horizontal=True, vertical_alignment="center", gap="xsmall"):
-        st.html(_row_html(place))
+        st.html(_row_html(place, kinds))
         st.segmented_control(
             f"Passage {place.rank}: {as_markdown(snippet(place.chunk.title, ROW_CHARACTERS))}",
             ("right", "wrong"),
@@ -301,20 +310,20 @@ def _show_row(trace: Trace, place: _Place, given: Judgement | None, labelling: L
         )
 
 
-def _row_html(place: _Place) -> str:
+def _row_html(place: _Place, kinds: Kinds) -> str:
     chunk = place.chunk
     chip = f'<b class="r37-chip">[{place.marker}]</b> ' if place.marker else ""
     score = "" if place.score is None else f"<span>{score_value(place.score)}</span>"
     text = as_html(snippet(chunk.text, 400))
     return f"""<p class="r37-label-row" title="{text}"><span class="r37-rank">{place.rank}</span>
-<span class="r37-said">{chip}<b>{as_html(chunk.title)}</b> {pages(chunk.first_page, chunk.last_page)}
+<span class="r37-said">{chip}<b>{as_html(chunk.title)}</b> {where(chunk, kinds)}
 <small>{as_html(snippet(chunk.text, ROW_CHARACTERS))}</small></span>{score}</p>"""
 
 
-def _option(place: _Place) -> str:
+def _option(place: _Place, kinds: Kinds) -> str:
     chunk = place.chunk
-    where = f"{place.rank} · {readable(chunk.title)}, {pages(chunk.first_page, chunk.last_page)}"
-    return f"{where} · {snippet(chunk.text, OPTION_CHARACTERS)}"
+    start = f"{place.rank} · {readable(chunk.title)}, {where(chunk, kinds)}"
+    return f"{start} · {snippet(chunk.text, OPTION_CHARACTERS)}"
 
 
 def _judge_passage(labelling: Labelling, trace: Trace, chunk_id: str, key: str, chooser: str) -> None:

@@ -15,13 +15,13 @@ from typing import Literal
 import streamlit as st
 
 from rag.deciding import Deciding, deciding_sentences
-from rag.export import ranking_csv, trace_as_json
+from rag.export import Kinds, place_text, ranking_csv, trace_as_json
 from rag.ports import Reranker
 from rag.replay import State, StateName, at_floor, states
 from rag.types import Candidate, RankedChunk, Trace
 from ui.labelling import Labelling, show_passage_labels
 from ui.problems import problems_shown
-from ui.words import as_html, count, duration, floor_value, pages, score_value, snippet
+from ui.words import ALL_PDF, as_html, count, duration, floor_value, score_value, snippet, where
 from ui.workspace import Workspace
 
 ROW_PX = 50
@@ -52,7 +52,12 @@ _CHOICES: dict[Choice, str] = {
 
 
 def show_rank_panel(
-    trace: Trace, *, expanded: bool, labelling: Labelling | None, workspace: Workspace | None = None
+    trace: Trace,
+    *,
+    expanded: bool,
+    labelling: Labelling | None,
+    workspace: Workspace | None = None,
+    kinds: Kinds = ALL_PDF,
 ) -> None:
     """Draw the panel in an expander, and beneath it the labels. Nothing is drawn for a trace without candidates.
 
@@ -61,13 +66,13 @@ def show_rank_panel(
     if not trace.candidates:
         return
     with st.expander("Ranking before and after rerank", expanded=expanded, icon=":material/swap_vert:"):
-        _show_ranking(trace, workspace.engines.sentence_scorer if workspace else None)
+        _show_ranking(trace, workspace.engines.sentence_scorer if workspace else None, kinds)
         if labelling is not None:
-            show_passage_labels(trace, labelling)
+            show_passage_labels(trace, labelling, kinds)
 
 
 @st.fragment
-def _show_ranking(trace: Trace, scorer: Reranker | None) -> None:
+def _show_ranking(trace: Trace, scorer: Reranker | None, kinds: Kinds) -> None:
     """The ranking with what narrows it, tries another floor, explains and exports it."""
     with problems_shown():
         tried = trace.floor
@@ -99,13 +104,13 @@ def _show_ranking(trace: Trace, scorer: Reranker | None) -> None:
             tried = trace.floor
         seen = at_floor(trace, tried)
         if seen is not trace:
-            st.html(tried_html(trace, seen))
-        st.html(panel_html(seen, shown(seen, chosen, words)))
+            st.html(tried_html(trace, seen, kinds))
+        st.html(panel_html(seen, shown(seen, chosen, words), kinds))
         if trace.ranked:
-            _show_tools(trace, scorer)
+            _show_tools(trace, scorer, kinds)
 
 
-def _show_tools(trace: Trace, scorer: Reranker | None) -> None:
+def _show_tools(trace: Trace, scorer: Reranker | None, kinds: Kinds) -> None:
     """Why the kept ones were kept, and the whole ranking as a file."""
     key = f"deciding {trace.id}"
     with st.container(horizontal=True, gap="small", key=f"r37-takeaway-{trace.id}"):
@@ -133,7 +138,7 @@ def _show_tools(trace: Trace, scorer: Reranker | None) -> None:
                 key=f"{label} {trace.id}",
             )
     if key in st.session_state:
-        st.html(deciding_html(trace, st.session_state[key]))
+        st.html(deciding_html(trace, st.session_state[key], kinds))
 
 
 def _decide(trace: Trace, scorer: Reranker, key: str) -> None:
@@ -167,12 +172,12 @@ def _is_chosen(state: State, chosen: Collection[Choice]) -> bool:
     return name in chosen or ("duplicate" in chosen and state.same_as is not None)
 
 
-def tried_html(trace: Trace, seen: Trace) -> str:
+def tried_html(trace: Trace, seen: Trace, kinds: Kinds = ALL_PDF) -> str:
     """What another floor would keep, against what was kept."""
     before = {ranked.chunk.id for ranked in trace.kept}
     after = {ranked.chunk.id for ranked in seen.kept}
-    new = [f"+ {_short(ranked)}" for ranked in seen.kept if ranked.chunk.id not in before]
-    gone = [f"− {_short(ranked)}" for ranked in trace.kept if ranked.chunk.id not in after]
+    new = [f"+ {_short(ranked, kinds)}" for ranked in seen.kept if ranked.chunk.id not in before]
+    gone = [f"− {_short(ranked, kinds)}" for ranked in trace.kept if ranked.chunk.id not in after]
     would = f"an answer would rest on {count(len(after), 'passage')}" if after else "the question would be refused"
     was = f"it rested on {len(before)}" if before else "it was refused"
     changes = "; ".join([*new, *gone]) or "the same passages"
@@ -180,13 +185,13 @@ def tried_html(trace: Trace, seen: Trace) -> str:
 {floor_value(trace.floor)} {was}. <small>{as_html(changes)}</small></p>"""
 
 
-def _short(ranked: RankedChunk) -> str:
+def _short(ranked: RankedChunk, kinds: Kinds) -> str:
     chunk = ranked.chunk
     score = "" if ranked.score is None else f", {score_value(ranked.score)}"
-    return f"{snippet(chunk.title, 40)} {pages(chunk.first_page, chunk.last_page)}{score}"
+    return f"{snippet(chunk.title, 40)} {where(chunk, kinds)}{score}"
 
 
-def deciding_html(trace: Trace, found: Collection[Deciding]) -> str:
+def deciding_html(trace: Trace, found: Collection[Deciding], kinds: Kinds = ALL_PDF) -> str:
     """The best sentence of each kept passage, with its own score."""
     markers = {ranked.chunk.id: (marker, ranked) for marker, ranked in enumerate(trace.kept, start=1)}
     lines = []
@@ -196,7 +201,7 @@ def deciding_html(trace: Trace, found: Collection[Deciding]) -> str:
         whole = "" if ranked.score is None else f", whole passage {score_value(ranked.score)}"
         lines.append(
             f'<li><b class="r37-chip">[{marker}]</b> {as_html(deciding.text)} <small>{as_html(ranked.chunk.title)}, '
-            f"page {deciding.page}{alone}{whole}</small></li>"
+            f"{place_text(deciding.page, ranked.chunk.document_id, kinds)}{alone}{whole}</small></li>"
         )
     return f"""<div class="r37-deciding" data-testid="deciding"><p>The sentence of each kept passage that scores best by
 itself</p><ul>{"".join(lines)}</ul></div>"""
@@ -222,7 +227,7 @@ def summary(trace: Trace) -> str:
     return " · ".join(parts)
 
 
-def panel_html(trace: Trace, shown: Collection[int] | None = None) -> str:
+def panel_html(trace: Trace, shown: Collection[int] | None = None, kinds: Kinds = ALL_PDF) -> str:
     """The panel as one self-contained block of HTML; every text from a document is escaped.
 
     `shown` are the recall ranks of the passages to list, None: all; the overview always has all of them.
@@ -239,11 +244,12 @@ def panel_html(trace: Trace, shown: Collection[int] | None = None) -> str:
             rank_after.get(candidate.rank),
             _strength(candidate.rank in kept_before, candidate.rank in passing),
             best_fused,
+            kinds,
         )
         for candidate in listed
     ]
     places = {candidate.rank: place for place, candidate in enumerate(listed)}
-    after, wires = _after_and_wires(trace, places)
+    after, wires = _after_and_wires(trace, places, kinds)
     if trace.ranked:
         right = f"""<ol class="r37-after"><li class="r37-head"><b>After rerank</b>
             <span>relevance score, 0 to 1</span></li>{"".join(after)}</ol>"""
@@ -256,7 +262,7 @@ def panel_html(trace: Trace, shown: Collection[int] | None = None) -> str:
 {count(len(trace.candidates), "passage")} shown</p>"""
     return f"""<style>{_hover_rules(trace.candidates)}</style>
 <div class="r37-panel" style="{_SIZES}">
-<p class="r37-summary" data-testid="rank-summary">{as_html(summary(trace))}</p>{_leap(trace)}{_parts(trace)}
+<p class="r37-summary" data-testid="rank-summary">{as_html(summary(trace))}</p>{_leap(trace, kinds)}{_parts(trace)}
 {_overview(trace)}{narrowed}
 <div class="r37-scroll" tabindex="0" role="region" aria-label="Passages before and after rerank"><div class="r37-grid">
 <ol class="r37-before"><li class="r37-head"><b>Before: recall</b>
@@ -266,7 +272,7 @@ def panel_html(trace: Trace, shown: Collection[int] | None = None) -> str:
 </div></div></div>"""
 
 
-def _leap(trace: Trace) -> str:
+def _leap(trace: Trace, kinds: Kinds) -> str:
     """Where the best passage came from: what reranking was for."""
     if not trace.ranked:
         return ""
@@ -274,8 +280,8 @@ def _leap(trace: Trace) -> str:
     chunk = best.chunk
     kept = any(ranked.chunk.id == chunk.id for ranked in trace.kept)
     what = "moved to the top" if best.rank_change else "stayed at the top"
-    where = f"<b>{as_html(chunk.title)}</b> {pages(chunk.first_page, chunk.last_page)}"
-    came = f"{where} {what}" + ("" if kept else ", and still is below the floor" if best.score is not None else "")
+    place = f"<b>{as_html(chunk.title)}</b> {where(chunk, kinds)}"
+    came = f"{place} {what}" + ("" if kept else ", and still is below the floor" if best.score is not None else "")
     return f"""<p class="r37-leap{" kept" if kept else ""}" data-testid="leap">
 <b class="r37-leap-ranks">{best.candidate.rank} → {best.rank}</b><span>{came}</span></p>"""
 
@@ -338,7 +344,7 @@ def _parts(trace: Trace) -> str:
     return f"""<p class="r37-summary" data-testid="rank-parts">{"<br>".join(lines)}</p>""" if lines else ""
 
 
-def _after_and_wires(trace: Trace, places: dict[int, int]) -> tuple[list[str], list[str]]:
+def _after_and_wires(trace: Trace, places: dict[int, int], kinds: Kinds) -> tuple[list[str], list[str]]:
     """The right column with its dividers, and the lines from each passage's place before to its place after.
 
     `places` are the 0-based places on the left of the passages that are listed, by recall rank.
@@ -375,7 +381,7 @@ def _after_and_wires(trace: Trace, places: dict[int, int]) -> tuple[list[str], l
         if place is None:
             continue
         state = state_of[ranked.chunk.id]
-        rows.append(_row_after(ranked, state, trace, has_first_scores))
+        rows.append(_row_after(ranked, state, trace, has_first_scores, kinds))
         y_before = HEAD_PX + place * ROW_PX
         strength = _strength(state.name == "kept", _passes(ranked, trace.floor))
         wires.append(_wire(ranked.candidate.rank, y_before + ROW_PX / 2, y_after + ROW_PX / 2, strength))
@@ -385,16 +391,18 @@ def _after_and_wires(trace: Trace, places: dict[int, int]) -> tuple[list[str], l
     return rows, wires
 
 
-def _row_before(candidate: Candidate, rank_after: int | None, strength: Strength, best_fused: float) -> str:
+def _row_before(
+    candidate: Candidate, rank_after: int | None, strength: Strength, best_fused: float, kinds: Kinds
+) -> str:
     now = f"now {rank_after}" if rank_after else "not ranked"
     width = 100 * candidate.score / best_fused if best_fused > 0 else 0.0
     bar = f'<i class="r37-fused"><i style="width:{max(0.0, width):.0f}%"></i></i>'
-    return f"""<li class="r37-row {strength}" data-c="{candidate.rank}" {_tooltip(candidate)}>
-<span class="r37-rank">{candidate.rank}</span>{_passage(candidate)}
+    return f"""<li class="r37-row {strength}" data-c="{candidate.rank}" {_tooltip(candidate, kinds)}>
+<span class="r37-rank">{candidate.rank}</span>{_passage(candidate, kinds)}
 <span class="r37-numbers"><span class="r37-score">{bar}{candidate.score:.4f}</span><small>{now}</small></span></li>"""
 
 
-def _row_after(ranked: RankedChunk, state: State, trace: Trace, has_first_scores: bool) -> str:
+def _row_after(ranked: RankedChunk, state: State, trace: Trace, has_first_scores: bool, kinds: Kinds) -> str:
     change = ranked.rank_change
     moved = f"▲{change}" if change > 0 else f"▼{-change}" if change < 0 else "="
     direction = "r37-up" if change > 0 else "r37-down" if change < 0 else ""
@@ -413,8 +421,8 @@ def _row_after(ranked: RankedChunk, state: State, trace: Trace, has_first_scores
         f'<span title="scored for part {ranked.part} of the question">part {ranked.part}</span>' if ranked.part else ""
     )
     strength = _strength(marker is not None, _passes(ranked, trace.floor))
-    return f"""<li class="r37-row {strength}" data-c="{ranked.candidate.rank}" {_tooltip(ranked.candidate)}>
-<span class="r37-rank">{ranked.rank}</span>{_passage(ranked.candidate, chip, part + _state(state, trace))}{first}
+    return f"""<li class="r37-row {strength}" data-c="{ranked.candidate.rank}" {_tooltip(ranked.candidate, kinds)}>
+<span class="r37-rank">{ranked.rank}</span>{_passage(ranked.candidate, kinds, chip, part + _state(state, trace))}{first}
 <span class="r37-numbers">{score}
 <small><b class="{direction}">{moved}</b> was {ranked.candidate.rank}</small></span></li>"""
 
@@ -433,17 +441,16 @@ def _state(state: State, trace: Trace) -> str:
     return f'<span class="r37-state {state.name}">{said}</span>'
 
 
-def _passage(candidate: Candidate, chip: str = "", part: str = "") -> str:
+def _passage(candidate: Candidate, kinds: Kinds, chip: str = "", part: str = "") -> str:
     chunk = candidate.chunk
     return f"""<span class="r37-passage"><span class="r37-title">{chip}<b>{as_html(chunk.title)}</b>
-<span>{pages(chunk.first_page, chunk.last_page)}</span>{part}</span>
+<span>{where(chunk, kinds)}</span>{part}</span>
 <small>{as_html(snippet(chunk.text, SNIPPET_CHARACTERS))}</small></span>"""
 
 
-def _tooltip(candidate: Candidate) -> str:
+def _tooltip(candidate: Candidate, kinds: Kinds) -> str:
     chunk = candidate.chunk
-    where = f"{chunk.title}, {pages(chunk.first_page, chunk.last_page)}"
-    return f'title="{as_html(f"{where}: {snippet(chunk.text, 400)}")}"'
+    return f'title="{as_html(f"{chunk.title}, {where(chunk, kinds)}: {snippet(chunk.text, 400)}")}"'
 
 
 def _floor_divider(floor: float, *, above: int, below: int) -> str:

@@ -7,7 +7,7 @@ import streamlit as st
 from ingest.kinds import KIND_NAMES
 from rag.types import StoredDocument
 from ui.chunk_view import open_chunks
-from ui.words import as_html, as_markdown, duration, page_list, sentence_html, size
+from ui.words import as_html, as_markdown, duration, page_list, sentence_html, size, unit
 from ui.workspace import Workspace
 
 
@@ -28,7 +28,7 @@ def receipt_html(stored: StoredDocument) -> str:
         ("File", stored.document.source),
         ("Kind", KIND_NAMES[stored.kind]),
         ("Size", size(stored.size_bytes) if stored.size_bytes else "not noted"),
-        ("Pages" if stored.kind == "pdf" else "Sections", f"{stored.document.page_count:,}"),
+        (f"{unit(stored.kind).capitalize()}s", f"{stored.document.page_count:,}"),
         ("Chunks", f"{stored.n_chunks:,}"),
         ("Added", stored.ingested_at.replace("T", " ")[:16] + " UTC" if stored.ingested_at else "not noted"),
         ("Took", duration(stored.seconds) if stored.seconds else "not noted"),

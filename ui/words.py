@@ -10,6 +10,13 @@ import html
 import math
 import re
 import unicodedata
+from types import MappingProxyType
+
+from rag.export import Kinds
+from rag.types import Chunk, DocumentKind
+
+ALL_PDF: Kinds = MappingProxyType({})
+"""The kinds of documents of which nothing else is known."""
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$~:^=&\"'])")
 _OPENS_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
@@ -37,6 +44,18 @@ def as_html(text: str) -> str:
     '&lt;b&gt;&quot;Terms&quot; &amp; more&lt;/b&gt;'
     """
     return html.escape(readable(text))
+
+
+def as_html_lines(text: str) -> str:
+    r"""The text as harmless HTML that keeps its lines and spaces.
+
+    >>> as_html_lines("a <b>\u202e \nc")
+    'a &lt;b&gt; \nc'
+    """
+    shown = (
+        character if character == "\n" else " " if character.isspace() else readable(character) for character in text
+    )
+    return html.escape("".join(shown))
 
 
 def as_cell(text: str) -> str:
@@ -162,13 +181,28 @@ def shortfall(score: float, floor: float) -> str:
     return f"{floor - float(score_value(score)):.3f}"
 
 
-def pages(first: int, last: int) -> str:
-    """A page or a range of pages.
+def unit(kind: DocumentKind) -> str:
+    """What a document of a kind is counted in.
 
-    >>> pages(4, 4), pages(4, 5)
-    ('p. 4', 'pp. 4–5')
+    >>> unit("pdf"), unit("docx")
+    ('page', 'section')
     """
-    return f"p. {first}" if first == last else f"pp. {first}–{last}"
+    return "page" if kind == "pdf" else "section"
+
+
+def pages(first: int, last: int, kind: DocumentKind = "pdf") -> str:
+    """A page or a range of pages; sections where the kind has no pages.
+
+    >>> pages(4, 4), pages(4, 5), pages(2, 2, "html"), pages(2, 3, "text")
+    ('p. 4', 'pp. 4–5', 'sec. 2', 'secs. 2–3')
+    """
+    one, several = ("p.", "pp.") if kind == "pdf" else ("sec.", "secs.")
+    return f"{one} {first}" if first == last else f"{several} {first}–{last}"
+
+
+def where(chunk: Chunk, kinds: Kinds) -> str:
+    """The pages or sections on which a passage stands."""
+    return pages(chunk.first_page, chunk.last_page, kinds.get(chunk.document_id, "pdf"))
 
 
 def page_list(numbers: tuple[int, ...], limit: int = 12) -> str:
