@@ -25,7 +25,7 @@ from rag.types import EngineInfo, Passage, Relevance
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_LIMIT_S = 1.0
 """Longest wait for another process that writes; then the scores are computed, or not remembered."""
 USED_RESOLUTION_S = 3600
@@ -38,7 +38,8 @@ KEYS_PER_QUERY = 500
 _Value = TypeVar("_Value")
 
 _SCHEMA = (
-    "CREATE TABLE scores (key BLOB PRIMARY KEY, sort REAL NOT NULL, score REAL, logit REAL, used INTEGER NOT NULL) "
+    "CREATE TABLE scores (key BLOB PRIMARY KEY, sort REAL NOT NULL, score REAL, logit REAL, "
+    "early INTEGER NOT NULL, used INTEGER NOT NULL) "
     "WITHOUT ROWID",
     "CREATE INDEX scores_used ON scores (used)",
 )
@@ -72,11 +73,11 @@ class ScoreCache:
     def write(self, relevances: Mapping[bytes, Relevance]) -> None:
         """Remember relevances, and forget the least recently used ones if the file has grown to its limit."""
         now = int(self._clock())
-        rows = [(key, one.order, one.score, one.logit, now) for key, one in relevances.items()]
+        rows = [(key, one.order, one.score, one.logit, one.early, now) for key, one in relevances.items()]
 
         def write(connection: sqlite3.Connection) -> None:
             with _writing(connection):
-                connection.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)", rows)
+                connection.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?)", rows)
             self._evict(connection)
 
         self._done("written", write, None)
@@ -123,9 +124,11 @@ class ScoreCache:
         for start in range(0, len(keys), KEYS_PER_QUERY):
             some = keys[start : start + KEYS_PER_QUERY]
             marks = ",".join("?" * len(some))
-            rows = connection.execute(f"SELECT key, sort, score, logit, used FROM scores WHERE key IN ({marks})", some)
-            for key, sort, score, logit, used in rows:
-                relevance = _relevance(sort, score, logit)
+            rows = connection.execute(
+                f"SELECT key, sort, score, logit, early, used FROM scores WHERE key IN ({marks})", some
+            )
+            for key, sort, score, logit, early, used in rows:
+                relevance = _relevance(sort, score, logit, early)
                 if relevance is None:
                     raise sqlite3.DatabaseError(f"it holds a score of {score!r}")
                 found[key] = relevance
@@ -222,7 +225,7 @@ def _used_bytes(connection: sqlite3.Connection) -> int:
     return int((pages - free) * page_bytes)
 
 
-def _relevance(sort: object, score: object, logit: object) -> Relevance | None:
+def _relevance(sort: object, score: object, logit: object, early: object) -> Relevance | None:
     """What was remembered, or None where it can't have been written by this program."""
     if not isinstance(sort, float) or not math.isfinite(sort):
         return None
@@ -230,7 +233,7 @@ def _relevance(sort: object, score: object, logit: object) -> Relevance | None:
         return None
     if logit is not None and not (isinstance(logit, float) and math.isfinite(logit)):
         return None
-    return Relevance(sort, score, logit, cached=True)
+    return Relevance(sort, score, logit, cached=True, early=bool(early))
 
 
 class CachedReranker:
