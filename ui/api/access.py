@@ -18,7 +18,9 @@ from rag.errors import Rank37Error
 from rag.ports import KeyStore
 from ui.api.errors import NotAllowed, NotSignedIn, reply_of
 
-OPEN_PATHS = frozenset({"/healthz", "/docs", "/openapi.json"})
+VIEWER_JS, VIEWER_CSS = "/docs/viewer/swagger-ui-bundle.js", "/docs/viewer/swagger-ui.css"
+"""What the page /docs is drawn with."""
+OPEN_PATHS = frozenset({"/healthz", "/docs", VIEWER_JS, VIEWER_CSS, "/openapi.json"})
 """Tell nothing of anyone: no key is needed wherever the server listens."""
 PROBE_PATHS = frozenset({"/readyz", "/metrics"})
 """Tell numbers: no key is needed on this machine."""

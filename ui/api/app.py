@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPBearer
+from fastapi.staticfiles import StaticFiles
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.exceptions import HTTPException
 
@@ -17,7 +19,7 @@ from ingest.library import Library
 from rag.errors import Rank37Error
 from rag.ports import KeyStore
 from ui.api import collections, documents, health, openai_chat, questions, rerank, traces
-from ui.api.access import Caller, Guard
+from ui.api.access import VIEWER_CSS, VIEWER_JS, Caller, Guard
 from ui.api.errors import NotSignedIn, error_body, reply_of
 from ui.api.limits import MOST_BODY_BYTES, BodyLimit
 from ui.api.line import Line
@@ -69,9 +71,11 @@ def make_app(library: Library, keys: KeyStore, *, on_loopback: bool, allow_open:
         version="1",
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,  # its own page would load the viewer from another host
         redoc_url=None,
         dependencies=[Depends(key)],
     )
+    _add_viewer(app)
     for part in (questions, documents, collections, rerank, traces, openai_chat, health):
         app.include_router(part.router)
     app.router.routes.extend(mcp_app.routes)
@@ -84,6 +88,25 @@ def make_app(library: Library, keys: KeyStore, *, on_loopback: bool, allow_open:
     app.add_middleware(Guard, keys=keys, on_loopback=on_loopback, allow_open=allow_open, people_sign_in=people_sign_in)
     app.add_middleware(RequestLog, metrics=metrics)
     return app
+
+
+def _add_viewer(app: FastAPI) -> None:
+    """The page /docs, with the files of its viewer from the machine itself: it tells no other host of a visit."""
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> HTMLResponse:
+        root = request.scope.get("root_path", "").rstrip("/")
+        return get_swagger_ui_html(
+            openapi_url=f"{root}/openapi.json",
+            title="Rank37: HTTP API",
+            swagger_js_url=f"{root}{VIEWER_JS}",
+            swagger_css_url=f"{root}{VIEWER_CSS}",
+            swagger_favicon_url="data:,",  # none
+            swagger_ui_parameters={"validatorUrl": "none"},  # it would send the description to a service
+        )
+
+    folder = VIEWER_JS.rpartition("/")[0]
+    app.mount(folder, StaticFiles(packages=[("fastapi_offline", "static")]), name="viewer")
 
 
 def _caller_of_tool(request: Request | None) -> Caller:
