@@ -51,12 +51,13 @@ def show() -> None:
     workspace = open_workspace()
     st.html(CSS)
     st.title("Documents", anchor=False)
-    _upload(workspace)
+    show_upload(workspace)
     show_queue(workspace)
     _document_list(workspace)
 
 
-def _upload(workspace: Workspace) -> None:
+def show_upload(workspace: Workspace) -> bool:
+    """Draw what files are added with; gives whether some were, in this run."""
     settings = workspace.settings
     folder = st.segmented_control("What to add", [FILES, FOLDER], default=FILES, required=True, key="add") == FOLDER
     with st.form("upload", clear_on_submit=True):
@@ -69,18 +70,21 @@ def _upload(workspace: Workspace) -> None:
         )
         submitted = st.form_submit_button("Add to the collection", type="primary", icon=":material/upload:")
     if not submitted:
-        return
+        return False
     if not files:
         st.warning("No file is chosen yet: choose or drop some above, then add them.")
-        return
+        return False
     if problem := too_many(len(files), settings):
         st.error(problem, icon=":material/error:")
-        return
+        return False
+    n_added = 0
     for file, name in zip(files, distinct_names([file.name for file in files]), strict=True):
         try:
             workspace.submit(name, file.getvalue(), visitor().person)
+            n_added += 1
         except Rank37Error as error:
             show_problem(error)
+    return n_added == len(files)
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:
@@ -140,7 +144,9 @@ def _document_list(workspace: Workspace) -> None:
             "Title": st.column_config.TextColumn(width=270),
             "File": st.column_config.TextColumn(width=190),
             "Kind": st.column_config.TextColumn(width=75),
-            "Pages": st.column_config.NumberColumn(width=60, format="localized"),
+            "Pages": st.column_config.NumberColumn(
+                width=60, format="localized", help="Sections, where a kind has none"
+            ),
             "Chunks": st.column_config.NumberColumn(width=60, format="localized"),
             "Size": st.column_config.NumberColumn(width=75, format="bytes"),
             "Added": st.column_config.DatetimeColumn(width=135, format="D MMM YYYY, HH:mm"),

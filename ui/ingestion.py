@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from ingest.kinds import claimed_kind
 from ingest.queue import ENDED, JobView
 from ingest.time_left import time_left_s
 from rag.errors import Rank37Error
 from ui.problems import problems_shown, show_problem
-from ui.words import as_html, as_markdown, count, duration, page_list, sentence_html, time_left
+from ui.words import as_html, as_markdown, count, duration, page_list, sentence_html, time_left, unit
 from ui.workspace import Workspace
 
 REFRESH_S = 1.0
@@ -143,7 +144,8 @@ def job_html(job: JobView) -> str:
 
 def finished_html(jobs: Sequence[JobView]) -> str:
     """The files that were dealt with, in a list that scrolls."""
-    return f'<div class="r37-jobs">{"".join(job_html(job) for job in jobs)}</div>'
+    listed = "".join(job_html(job) for job in jobs)
+    return f'<div class="r37-jobs" tabindex="0" role="region" aria-label="Files that were dealt with">{listed}</div>'
 
 
 def _state(job: JobView) -> tuple[str, str]:
@@ -172,7 +174,8 @@ def _outcome_html(job: JobView) -> str:
         return f"<b>{as_html(reason)}</b>: {as_html(outcome.message)}"
     if outcome.status == "unchanged":
         return as_html(outcome.message)
-    parts = [f"{count(outcome.pages, 'page')}, {count(outcome.chunks, 'chunk')} in {duration(outcome.seconds)}"]
+    pages = count(outcome.pages, _unit(job))
+    parts = [f"{pages}, {count(outcome.chunks, 'chunk')} in {duration(outcome.seconds)}"]
     if outcome.status == "replaced":
         parts.append("in place of the earlier version")
     lines = [as_html(" ".join(parts))]
@@ -187,8 +190,14 @@ def _outcome_html(job: JobView) -> str:
 def _stage_text(job: JobView) -> str:
     if job.stage is None:
         return "starting"
-    doing, unit = _STAGES[job.stage]
-    return f"{doing} {job.done} of {count(job.total, unit)}" if job.total else doing
+    doing, thing = _STAGES[job.stage]
+    thing = _unit(job) if job.stage == "read" else thing
+    return f"{doing} {job.done} of {count(job.total, thing)}" if job.total else doing
+
+
+def _unit(job: JobView) -> str:
+    """What the file is counted in, by what its name says that it is."""
+    return unit(claimed_kind(job.file) or "pdf")
 
 
 def _share(job: JobView) -> float:

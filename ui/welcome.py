@@ -13,6 +13,7 @@ import streamlit as st
 
 from ingest.suggestions import Suggestions
 from rag.types import Document
+from ui.documents import show_upload
 from ui.ingestion import n_unfinished
 from ui.problems import problems_shown
 from ui.words import as_markdown
@@ -61,12 +62,14 @@ SHOWPIECES = (
 def show_welcome(ready: Sequence[Document], workspace: Workspace) -> str | None:
     """Draw it; gives the question that was clicked in this run."""
     st.markdown(
-        "Every answer quotes the pages that it rests on. Where the documents don’t answer, Rank37 says so, and "
-        "shows what came nearest."
+        "Every answer quotes the words that it rests on. Where the documents don’t answer, Rank37 says so, and shows "
+        "what came nearest."
     )
     if not ready:
         if not n_unfinished(workspace):
-            st.info("The collection is empty. Add PDFs on the **Documents** page.", icon=":material/description:")
+            st.info("The collection is empty. Add what you want to ask about:", icon=":material/description:")
+            if show_upload(workspace):
+                st.rerun()  # the line that tells how far they are stands above
         return None
     sources = {document.source for document in ready}
     showpieces = [piece for piece in SHOWPIECES if sources.issuperset(piece.sources)]
@@ -93,14 +96,15 @@ def _suggestions_of(folder: Path) -> Suggestions:
 
 
 def _suggestions(workspace: Workspace) -> str | None:
-    """Questions made from the collection's own headings, once they are found."""
+    """Questions of the collection's own, by the LLM or from its headings, once they are found."""
     found = _suggestions_of(workspace.settings.collection_dir).get(workspace.engines, workspace.policy)
     if found is None:
         _await_suggestions(workspace)
         return None
-    if found:
-        st.caption("Made from the headings of your documents; each has a passage at or above the floor:")
-    chosen = [question for question in found if st.button(as_markdown(question), key=f"suggest {question}")]
+    if found.questions:
+        how = "Suggested by the LLM" if found.by == "llm" else "Made from the headings of your documents"
+        st.caption(f"{how}; each has a passage at or above the floor:")
+    chosen = [question for question in found.questions if st.button(as_markdown(question), key=f"suggest {question}")]
     return chosen[0] if chosen else None
 
 

@@ -16,10 +16,15 @@ NASTY = '<img src=x onerror=alert(1)> & "Ümläut" \u202egnp.pdf'
     [
         (JobView("1", "a.pdf", "waiting"), ["waiting"]),
         (JobView("1", "a.pdf", "running", "read", 3, 12), ["running", "Reading 3 of 12 pages"]),
+        (JobView("1", "a.docx", "running", "read", 3, 12), ["running", "Reading 3 of 12 sections"]),
         (JobView("1", "a.pdf", "running", "embed", 1, 40), ["Embedding 1 of 40 passages", "width:26.8%"]),
         (
             JobView("1", "a.pdf", "done", outcome=FileOutcome("a.pdf", "ingested", pages=1, chunks=7, seconds=2.0)),
             ["ingested", "1 page, 7 chunks in 2.0 s"],
+        ),
+        (
+            JobView("1", "a.md", "done", outcome=FileOutcome("a.md", "ingested", pages=2, chunks=7, seconds=2.0)),
+            ["ingested", "2 sections, 7 chunks in 2.0 s"],
         ),
         (
             JobView(
