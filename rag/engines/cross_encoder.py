@@ -11,25 +11,20 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from rag.engines.early_exit import EarlyExit, features_of
 from rag.engines.local_models import LocalModel, bf16_is_quick, content_revision, find_model
-from rag.engines.packed_encoder import Halfway
 from rag.engines.packed_models import PackedPairs
 from rag.engines.token_counter import TokenCounter, longest_input_tokens, well_formed
 from rag.errors import BadInput, EngineFault, ModelUnavailable
 from rag.ports import Progress
 from rag.types import EngineInfo, Passage, Relevance
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -78,17 +73,6 @@ class _Window:
     text: str
     encoding: Encoding
     """Without special tokens."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Windows that were scored together, by number; none where a step scored none."""
-
-    numbers: Sequence[int] = ()
-    logits: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
-    """`(n_windows,)`."""
-    early: bool = False
-    """Whether the logits are estimates, of windows that went through some of the layers only."""
 
 
 class CrossEncoderReranker:
@@ -264,27 +248,13 @@ class CrossEncoderReranker:
         stand_in._info = replace(self._info, why=why, stands_in_for=name)
         return stand_in
 
-    @property
-    def can_leave_early(self) -> bool:
-        """Whether `score` heeds an exit: where it computes layer by layer itself."""
-        return self._packed is not None
-
-    def score(
-        self,
-        query: str,
-        passages: Sequence[Passage],
-        *,
-        progress: Progress | None = None,
-        early_exit: EarlyExit | None = None,
-    ) -> list[Relevance]:
+    def score(self, query: str, passages: Sequence[Passage], *, progress: Progress | None = None) -> list[Relevance]:
         """One `Relevance` a passage, in input order: `order` and `logit` are the logit, `score` its sigmoid.
 
         Args:
             query: At most half of `max_tokens`, so that there is room for a passage beside it.
             passages: In any order; scores do not depend on it, nor on what else is scored.
             progress: Called after each batch with the number of passages scored so far.
-            early_exit: Passages that leave by it have its estimate for a logit, and are marked as `early`. Which leave
-                depends on what else is scored; their estimates don't.
 
         Raises:
             BadInput: The query is empty or too long.
@@ -297,30 +267,8 @@ class CrossEncoderReranker:
         if not passages:
             return []
         texts = [well_formed(passage.text) for passage in passages]
-        return [
-            Relevance(order=logit, score=sigmoid(logit), logit=logit, early=early)
-            for logit, early in self._logits(query, texts, room, progress, early_exit)
-        ]
-
-    def early_features(self, query: str, passages: Sequence[Passage], n_layers: int) -> Tensor:
-        """What an exit after some layers would see, `(n_passages, n_features)`; of a cut passage, its beginning's.
-
-        Raises BadInput where this model has no exits: see `can_leave_early`.
-        """
-        if self._packed is None:
-            raise BadInput(f"{self._name} is not computed layer by layer here: take a BERT or RoBERTa model on a CPU")
-        [question] = self._counter.encode([query])
-        room = self._room_beside(query)
-        texts = [well_formed(passage.text) for passage in passages]
-        windows = [
-            next(iter(self._read_at_once(text, encoding, room)))
-            for text, encoding in zip(texts, self._counter.encode(texts), strict=True)
-        ]
-        halfway: dict[int, Halfway] = {}
-        pairs = [self._packed.tokens(question, window.encoding) for window in windows]
-        for some in self._packed.halfway(pairs, n_layers):
-            halfway |= some
-        return features_of([halfway[number] for number in range(len(pairs))])
+        logits = self._logits(query, texts, room, progress)
+        return [Relevance(order=logit, score=sigmoid(logit), logit=logit) for logit in logits]
 
     def estimate_seconds(self, n_passages: int) -> float | None:
         """Expected duration of `score`: by the speed of earlier calls, before any by a matrix product's speed."""
@@ -344,15 +292,7 @@ class CrossEncoderReranker:
             features = self._model.preprocess([(query, "a")], prompt=self._prompt)
         return self._max_tokens - int(features["attention_mask"].sum()) + self._counter.count(["a"])[0]
 
-    def _logits(
-        self,
-        query: str,
-        texts: Sequence[str],
-        room: int,
-        progress: Progress | None,
-        early_exit: EarlyExit | None,
-    ) -> list[tuple[float, bool]]:
-        """The logit of each text, and whether it left early: with all of its windows."""
+    def _logits(self, query: str, texts: Sequence[str], room: int, progress: Progress | None) -> list[float]:
         passages_of: dict[str, list[int]] = {}
         for number, text in enumerate(texts):
             passages_of.setdefault(text, []).append(number)
@@ -364,29 +304,27 @@ class CrossEncoderReranker:
         unread = {text: 0 for text in passages_of}
         for window in windows:
             unread[window.passage] += 1
-        best = {early: np.full(len(texts), -math.inf) for early in (False, True)}
+        best = np.full(len(texts), -math.inf)
         done = 0
         overhead = self._max_tokens - room
-        batches = self._scored(query, windows, early_exit)
+        batches = self._scored(query, windows)
         while True:
             with self._lock:
                 started = time.perf_counter()
                 batch = next(batches, None)
                 if batch is None:
                     break
-                n_tokens = sum(len(windows[number].encoding) + overhead for number in batch.numbers)
+                n_tokens = sum(len(windows[number].encoding) + overhead for number in batch[0])
                 self._speed = self._speed.after(time.perf_counter() - started, n_tokens)
-            for number, logit in zip(batch.numbers, batch.logits, strict=True):
+            for number, logit in zip(*batch, strict=True):
                 text = windows[number].passage
                 numbers = passages_of[text]
-                best[batch.early][numbers] = np.maximum(best[batch.early][numbers], logit)
+                best[numbers] = np.maximum(best[numbers], logit)
                 unread[text] -= 1
                 done += len(numbers) if unread[text] == 0 else 0
-            if progress and done:
+            if progress:
                 progress(done, len(texts))
-        finished = np.isfinite(best[False])
-        logits = np.where(finished, best[False], best[True])
-        return [(float(logit), not whole) for logit, whole in zip(logits, finished, strict=True)]
+        return [float(logit) for logit in best]
 
     def _read_at_once(self, text: str, encoding: Encoding, room: int) -> list[_Window]:
         """The passage itself if it fits, else its windows."""
@@ -395,30 +333,18 @@ class CrossEncoderReranker:
         pieces = list(self._windows(text, min(room, WINDOW_TOKENS)))
         return [_Window(text, *piece) for piece in zip(pieces, self._counter.encode(pieces), strict=True)]
 
-    def _scored(self, query: str, windows: Sequence[_Window], early_exit: EarlyExit | None) -> Iterator[_Batch]:
-        """Step by step: windows with their logits. Longest first."""
-        if self._packed is None:
-            longest_first = sorted(range(len(windows)), key=lambda number: -len(windows[number].encoding))
-            for start in range(0, len(windows), self._batch_passages):
-                batch = longest_first[start : start + self._batch_passages]
-                yield _Batch(batch, self._predict([(query, windows[number].text) for number in batch]))
+    def _scored(self, query: str, windows: Sequence[_Window]) -> Iterator[tuple[Sequence[int], NDArray[np.float64]]]:
+        """Batch by batch: numbers of windows with their logits. Longest first."""
+        if self._packed is not None:
+            [question] = self._counter.encode([query])
+            pairs = [self._packed.tokens(question, window.encoding) for window in windows]
+            for numbers, logits in self._packed.logits(pairs):
+                yield numbers, self._checked(logits)
             return
-        [question] = self._counter.encode([query])
-        pairs = [self._packed.tokens(question, window.encoding) for window in windows]
-        if early_exit is None or len(pairs) <= early_exit.finished:
-            scored = self._packed.logits(pairs)
-        else:
-            halfway: dict[int, Halfway] = {}
-            for some in self._packed.halfway(pairs, early_exit.n_layers):
-                halfway |= some
-                yield _Batch()
-            estimates = early_exit.estimates(features_of([halfway[number] for number in range(len(pairs))]))
-            leaving = early_exit.leaving(estimates)
-            early = np.flatnonzero(leaving).tolist()
-            yield _Batch(early, estimates[early], early=True)
-            scored = self._packed.logits_from({number: halfway.pop(number) for number in np.flatnonzero(~leaving)})
-        for numbers, logits in scored:
-            yield _Batch(numbers, self._checked(logits))
+        longest_first = sorted(range(len(windows)), key=lambda number: -len(windows[number].encoding))
+        for start in range(0, len(windows), self._batch_passages):
+            batch = longest_first[start : start + self._batch_passages]
+            yield batch, self._predict([(query, windows[number].text) for number in batch])
 
     def _predict(self, pairs: list[tuple[str, str]]) -> NDArray[np.float64]:
         """Logits of pairs by the library, `(n_pairs,)`."""

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from rag.engines.colbert import MemoryTokenStore, TokenEncoder, quick_token_encoder
 from rag.engines.cross_encoder import CrossEncoderReranker, sigmoid
-from rag.engines.early_exit import EarlyExit, read_exit
 from rag.engines.qdrant_tokens import TokenVectors
 from rag.engines.rerank_http import Pace
 from rag.errors import ModelUnavailable
@@ -114,20 +113,13 @@ def _compared(query: TokenVectors, passage: TokenVectors) -> tuple[float, float]
 class LateFusionReranker:
     """Both behind the `Reranker` port. Safe to use from several threads."""
 
-    def __init__(
-        self,
-        cross_encoder: CrossEncoderReranker,
-        late: LateInteraction,
-        weights: FusionWeights,
-        early_exit: EarlyExit | None = None,
-    ) -> None:
+    def __init__(self, cross_encoder: CrossEncoderReranker, late: LateInteraction, weights: FusionWeights) -> None:
         """Join them.
 
         Args:
             cross_encoder: Gives the logit.
             late: Gives MaxSim and cosine.
             weights: How much each counts.
-            early_exit: Estimates the fused logit; what leaves by it is not compared by late interaction either.
 
         Raises:
             ModelUnavailable: The weights were fitted with another token encoder.
@@ -142,10 +134,8 @@ class LateFusionReranker:
         self._late = late
         self._weights = weights
         digest = hashlib.sha256(json.dumps(asdict(weights), sort_keys=True).encode()).hexdigest()[:8]
-        self._early_exit = early_exit if cross_encoder.can_leave_early else None
         info = cross_encoder.info
-        by_exit = "+early-exit" if self._early_exit else ""
-        self._info = replace(info, revision=f"{info.revision}+late-{digest}{by_exit}")
+        self._info = replace(info, revision=f"{info.revision}+late-{digest}")
         self._pace = Pace()
         self._lock = threading.Lock()
 
@@ -165,31 +155,25 @@ class LateFusionReranker:
         stand_in._info = replace(self._info, why=why, stands_in_for=name)
         return stand_in
 
-    def without_exit(self) -> LateFusionReranker:
-        """The same loaded models, which read every passage to the end."""
-        return LateFusionReranker(self.cross_encoder, self._late, self._weights)
-
     def score(self, query: str, passages: Sequence[Passage], *, progress: Progress | None = None) -> list[Relevance]:
         """One `Relevance` a passage, in input order: `order` and `logit` are the fused logit, `score` its sigmoid.
 
-        Those that left by the exit have its estimate of that, and are marked as `early`.
-
         Raises as `CrossEncoderReranker.score`.
         """
-        relevances = self.cross_encoder.score(query, passages, progress=progress, early_exit=self._early_exit)
-        read = [number for number, relevance in enumerate(relevances) if not relevance.early]
-        if not read:
-            return relevances
+        relevances = self.cross_encoder.score(query, passages, progress=progress)
+        if not passages:
+            return []
         started = time.monotonic()
-        features = self._late.features(query, [passages[number] for number in read])
+        features = self._late.features(query, passages)
         with self._lock:
             self._pace.add(time.monotonic() - started, len(passages))
         weights = self._weights
-        for number, (max_sim, cosine) in zip(read, features.tolist(), strict=True):
-            own = relevances[number].order
+        fused = []
+        for relevance, (max_sim, cosine) in zip(relevances, features.tolist(), strict=True):
+            own = relevance.order if relevance.logit is None else relevance.logit
             logit = weights.logit * own + weights.max_sim * max_sim + weights.cosine * cosine + weights.bias
-            relevances[number] = Relevance(order=logit, score=sigmoid(logit), logit=logit)
-        return relevances
+            fused.append(Relevance(order=logit, score=sigmoid(logit), logit=logit))
+        return fused
 
     def estimate_seconds(self, n_passages: int) -> float | None:
         """The sum of both by the pace of earlier calls; before the first, late interaction counts a third."""
@@ -227,6 +211,4 @@ def embedded_late_interaction() -> LateInteraction:
 
 def _fused(model: CrossEncoderReranker) -> CrossEncoderReranker | LateFusionReranker:
     weights = read_weights(model.folder)
-    if weights is None:
-        return model
-    return LateFusionReranker(model, embedded_late_interaction(), weights, read_exit(model.folder))
+    return model if weights is None else LateFusionReranker(model, embedded_late_interaction(), weights)

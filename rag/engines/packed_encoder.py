@@ -6,7 +6,7 @@ one whose vectors it does not reproduce, there is none. It neither loads models 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -66,18 +66,10 @@ class _Pack:
     """Without what was filled up."""
     starts: tuple[int, ...]
     """Row of the first token of each."""
+    ids: Tensor
+    places: Tensor
+    """Row of each token's type and position."""
     groups: tuple[_Group, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Halfway:
-    """A sequence after some of the layers: what it takes to go on with it."""
-
-    n_layers: int
-    """How many it went through."""
-    n_tokens: int
-    rows: Tensor
-    """`(n_tokens and what was filled up, width)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +121,15 @@ class PackedEncoder:
 
     def token_vectors(self, sequences: Sequence[Tokens]) -> Iterator[tuple[int, Tensor]]:
         """The last layer's vectors of each sequence, `(n_tokens, width)`, with its number; longest first."""
-        for pack in self._packs(_lengths(sequences)):
-            hidden = self._all_through(pack, sequences)
+        for pack in self._packs(sequences):
+            hidden = self._all_through(pack)
             for number, start, length in zip(pack.numbers, pack.starts, pack.lengths, strict=True):
                 yield number, hidden[start : start + length]
 
     def mean_vectors(self, sequences: Sequence[Tokens]) -> Iterator[tuple[tuple[int, ...], Tensor]]:
         """Pack by pack: numbers of some sequences with the mean of their vectors, `(n_sequences, width)`, float32."""
-        for pack in self._packs(_lengths(sequences)):
-            hidden = self._all_through(pack, sequences)
+        for pack in self._packs(sequences):
+            hidden = self._all_through(pack)
             with torch.inference_mode():
                 means = [
                     hidden[start : start + length].mean(dim=0, dtype=torch.float32)
@@ -151,71 +143,63 @@ class PackedEncoder:
 
         Nothing else is computed of the last layer than what the first tokens need. Longest sequences first.
         """
-        for pack in self._packs(_lengths(sequences)):
+        for pack in self._packs(sequences):
             # Not held over a yield: the mode belongs to the thread, and would reach into the caller's code.
             with torch.inference_mode():
-                first = self._first_of(self._embedded(pack, sequences), pack, after=0)
-            yield pack.numbers, first
-
-    def halfway(self, sequences: Sequence[Tokens], n_layers: int) -> Iterator[dict[int, Halfway]]:
-        """Pack by pack: some sequences by number, after the first `n_layers` layers. Longest first."""
-        for pack in self._packs(_lengths(sequences)):
-            with torch.inference_mode():
-                hidden = self._embedded(pack, sequences)
-                for layer in self._layers[:n_layers]:
+                hidden = self._embedded(pack)
+                for layer in self._layers[:-1]:
                     hidden = self._through(layer, hidden, pack)
-                rows = hidden.split([_filled_up(length) for length in pack.lengths])
-            yield {
-                number: Halfway(n_layers, length, own)
-                for number, length, own in zip(pack.numbers, pack.lengths, rows, strict=True)
-            }
-
-    def first_vectors_from(self, halfway: Mapping[int, Halfway]) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-        """As `first_vectors`, of sequences that went through the same number of layers already, by number."""
-        for pack in self._packs({number: one.n_tokens for number, one in halfway.items()}):
-            with torch.inference_mode():
-                hidden = torch.cat([halfway[number].rows for number in pack.numbers])
-                first = self._first_of(hidden, pack, after=halfway[pack.numbers[0]].n_layers)
+                first = self._first_through(self._layers[-1], hidden, pack)
             yield pack.numbers, first
 
     @torch.inference_mode()
-    def _all_through(self, pack: _Pack, sequences: Sequence[Tokens]) -> Tensor:
-        hidden = self._embedded(pack, sequences)
+    def _all_through(self, pack: _Pack) -> Tensor:
+        hidden = self._embedded(pack)
         for layer in self._layers:
             hidden = self._through(layer, hidden, pack)
         return hidden
 
-    def _first_of(self, hidden: Tensor, pack: _Pack, *, after: int) -> Tensor:
-        """The last layer's vectors of first tokens, of rows that went through `after` layers."""
-        for layer in self._layers[after:-1]:
-            hidden = self._through(layer, hidden, pack)
-        return self._first_through(self._layers[-1], hidden, pack)
-
-    def _packs(self, lengths: Mapping[int, int]) -> Iterator[_Pack]:
-        """How sequences of these numbers of tokens are computed together, by falling length."""
-        longest_first = sorted(lengths, key=lambda number: -lengths[number])
+    def _packs(self, sequences: Sequence[Tokens]) -> Iterator[_Pack]:
+        longest_first = sorted(range(len(sequences)), key=lambda number: -len(sequences[number]))
         numbers: list[int] = []
         n_tokens = 0
         for number in longest_first:
-            length = _filled_up(lengths[number])
+            length = _filled_up(len(sequences[number]))
             if numbers and (n_tokens + length > PACK_TOKENS or len(numbers) == PACK_SEQUENCES):
-                yield self._pack(numbers, lengths)
+                yield self._pack(numbers, sequences)
                 numbers, n_tokens = [], 0
             numbers.append(number)
             n_tokens += length
         if numbers:
-            yield self._pack(numbers, lengths)
+            yield self._pack(numbers, sequences)
 
-    def _pack(self, numbers: Sequence[int], lengths: Mapping[int, int]) -> _Pack:
+    def _pack(self, numbers: Sequence[int], sequences: Sequence[Tokens]) -> _Pack:
+        ids: list[int] = []
+        types: list[int] = []
+        positions: list[Tensor] = []
         starts: list[int] = []
         groups: list[_Group] = []
-        start = 0
-        for filled_up, members in groupby(numbers, key=lambda number: _filled_up(lengths[number])):
-            own = [lengths[number] for number in members]
-            starts += range(start, start + len(own) * filled_up, filled_up)
-            start += len(own) * filled_up
-            groups.append(_Group(len(own), filled_up, self._mask(own, filled_up)))
-        return _Pack(tuple(numbers), tuple(lengths[number] for number in numbers), tuple(starts), tuple(groups))
+        counted = torch.arange(self._first_position, self._first_position + _filled_up(len(sequences[numbers[0]])))
+        counted.clamp_(max=self._n_positions - 1)
+        for length, members in groupby(numbers, key=lambda number: _filled_up(len(sequences[number]))):
+            lengths = []
+            for number in members:
+                sequence = sequences[number]
+                fill = length - len(sequence)
+                starts.append(len(ids))
+                ids += [*sequence.ids, *[self._padding_id] * fill]
+                types += [*sequence.types, *[0] * fill]
+                positions.append(counted[:length])
+                lengths.append(len(sequence))
+            groups.append(_Group(len(lengths), length, self._mask(lengths, length)))
+        return _Pack(
+            numbers=tuple(numbers),
+            lengths=tuple(len(sequences[number]) for number in numbers),
+            starts=tuple(starts),
+            ids=torch.tensor(ids),
+            places=torch.tensor(types).mul_(self._n_positions).add_(torch.cat(positions)),
+            groups=tuple(groups),
+        )
 
     def _mask(self, lengths: Sequence[int], filled_up: int) -> Tensor | None:
         if all(length == filled_up for length in lengths):
@@ -224,20 +208,9 @@ class PackedEncoder:
         mask = torch.zeros(outside.shape, dtype=self.dtype).masked_fill_(outside, -torch.inf)
         return mask[:, None, None, :]
 
-    def _embedded(self, pack: _Pack, sequences: Sequence[Tokens]) -> Tensor:
-        ids: list[int] = []
-        types: list[int] = []
-        positions: list[Tensor] = []
-        counted = torch.arange(self._first_position, self._first_position + _filled_up(pack.lengths[0]))
-        counted.clamp_(max=self._n_positions - 1)
-        for number, length in zip(pack.numbers, pack.lengths, strict=True):
-            sequence, filled_up = sequences[number], _filled_up(length)
-            ids += [*sequence.ids, *[self._padding_id] * (filled_up - length)]
-            types += [*sequence.types, *[0] * (filled_up - length)]
-            positions.append(counted[:filled_up])
-        places = torch.tensor(types).mul_(self._n_positions).add_(torch.cat(positions))
-        embedded = functional.embedding(torch.tensor(ids), self._words)
-        embedded += functional.embedding(places, self._places)
+    def _embedded(self, pack: _Pack) -> Tensor:
+        embedded = functional.embedding(pack.ids, self._words)
+        embedded += functional.embedding(pack.places, self._places)
         return self._embedding_norm(embedded)  # type: ignore[no-any-return]  # a module's call is untyped
 
     def _through(self, layer: _Layer, hidden: Tensor, pack: _Pack) -> Tensor:
@@ -309,10 +282,6 @@ class PackedEncoder:
             if not (first[number] - expected[0]).float().norm() <= limits[0]:
                 return False
         return True
-
-
-def _lengths(sequences: Sequence[Tokens]) -> dict[int, int]:
-    return {number: len(sequence) for number, sequence in enumerate(sequences)}
 
 
 def _filled_up(length: int) -> int:

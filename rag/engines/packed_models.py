@@ -6,7 +6,7 @@ engine then asks the library as ever. Nothing is truncated here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from tokenizers import Encoding
 from torch import Tensor
 from torch.nn import functional
 
-from rag.engines.packed_encoder import Halfway, PackedEncoder, Tokens
+from rag.engines.packed_encoder import PackedEncoder, Tokens
 from rag.engines.token_counter import TokenCounter
 
 _PROBES = (
@@ -69,16 +69,6 @@ class PackedPairs:
     def logits(self, pairs: Sequence[Tokens]) -> Iterator[tuple[tuple[int, ...], NDArray[np.float64]]]:
         """Pack by pack: numbers of some pairs with their logits, `(n_pairs, n_labels)`. Longest pairs first."""
         for numbers, first in self._encoder.first_vectors(pairs):
-            with torch.inference_mode():
-                yield numbers, self._headed(first).double().numpy()
-
-    def halfway(self, pairs: Sequence[Tokens], n_layers: int) -> Iterator[dict[int, Halfway]]:
-        """Pack by pack: some pairs by number, after the first `n_layers` layers. Longest first."""
-        return self._encoder.halfway(pairs, n_layers)
-
-    def logits_from(self, halfway: Mapping[int, Halfway]) -> Iterator[tuple[tuple[int, ...], NDArray[np.float64]]]:
-        """As `logits`, of pairs that are halfway, by number."""
-        for numbers, first in self._encoder.first_vectors_from(halfway):
             with torch.inference_mode():
                 yield numbers, self._headed(first).double().numpy()
 

@@ -3,7 +3,6 @@
 split -> mine -> fine-tune -> candidates -> calibrate -> promote (-> rollback)        from labelled questions
 distil -> fine-tune                                                                   from a stronger reranker
 mine -> teach -> fine-tune                                                            from both
-candidates -> early-exit                                                              the same order in less time
 """
 
 from __future__ import annotations
@@ -120,15 +119,6 @@ def add_train_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
     )
     calibrate.set_defaults(run=_calibrate)
 
-    exits = steps.add_parser("early-exit", help="let a reranker leave off after some layers with what is clearly wrong")
-    exits.add_argument("model", type=Path, help="folder of the model, calibrated with late interaction")
-    exits.add_argument("--groups", type=Path, nargs="+", required=True, help="files that `candidates` wrote")
-    exits.add_argument("--out", type=Path, required=True, help="folder for the model with its exit")
-    exits.add_argument("--layers", type=int, default=2, help="after how many layers it leaves off (2)")
-    exits.add_argument("--finished", type=int, default=32, help="so many of the best of a question always go on (32)")
-    exits.add_argument("--below", type=float, default=0.2, help="nothing with a higher estimated score leaves (0.2)")
-    exits.set_defaults(run=_early_exit)
-
     promote = steps.add_parser("promote", help="let a trained reranker serve, if it beats the one in use")
     promote.add_argument("model", type=Path, help="folder of the model")
     promote.add_argument("--groups", type=Path, nargs="+", required=True, help="files that `candidates` wrote")
@@ -199,7 +189,7 @@ def _opened_source(options: argparse.Namespace, show: Show) -> Iterator[_Source]
     """The questions and the passages that a step's options name; the index is closed at the end."""
     from rag.training.pool import Pool
     from rag.training.questions import Unresolved, read_questions, resolve
-    from rag.wiring import open_collection_embedder, open_embedder, open_index
+    from rag.wiring import open_embedder, open_index
 
     rows = read_questions([*options.pairs, *options.questions, *options.labels])
     if not rows:
@@ -227,7 +217,7 @@ def _opened_source(options: argparse.Namespace, show: Show) -> Iterator[_Source]
         return
     if not settings.qdrant_url and not settings.collection_dir.is_dir():
         raise BadInput(f"there is no collection {settings.collection!r} in {settings.data_dir}: ingest PDFs first")
-    embedder = open_collection_embedder(settings)
+    embedder = open_embedder(settings)
     index = open_index(settings, embedder.identity)
     try:
         if index.count_chunks() == 0:
@@ -486,42 +476,6 @@ def _calibrate(options: argparse.Namespace) -> int:
         calibrate(folder, options.out, found)
     _print_calibration(report, Console())
     print(f"the calibrated model is in {options.out}")
-    return 0
-
-
-def _early_exit(options: argparse.Namespace) -> int:
-    from rag.engines.late_fusion import LateFusionReranker, load_reranker
-    from rag.terminal import progress_bars
-    from rag.training.early_exit import collect, fit, write_with_exit
-    from rag.training.groups import read_groups
-    from rag.training.model_folder import model_in
-
-    if not 0 < options.below < 1:
-        raise BadInput(f"--below {options.below}: take a score between 0 and 1")
-    folder = model_in(options.model)
-    reranker = load_reranker(folder)
-    if not isinstance(reranker, LateFusionReranker):
-        raise BadInput(
-            f"{folder} is calibrated without late interaction: run `train calibrate --late-interaction` first"
-        )
-    groups = [group for path in options.groups for group in read_groups(path)]
-    with progress_bars() as show:
-        pairs = collect(
-            groups,
-            reranker.without_exit(),
-            options.layers,
-            progress=lambda done, total: show("scoring in full", done, total),
-        )
-    floor = Settings.model_fields["floor"].default
-    found, figures = fit(pairs, options.layers, finished=options.finished, below=options.below, floor=floor)
-    write_with_exit(folder, options.out, found)
-    print(
-        f"on {figures.questions} questions that it has not learnt from: {figures.left:.0%} of {figures.passages} "
-        f"passages leave after layer {options.layers}; {figures.same_top:.1%} of the questions have the same best "
-        f"five; {figures.flipped} passages are on the other side of the floor {floor}; the estimates are off by "
-        f"{figures.error:.2f} in the mean (logits)"
-    )
-    print(f"the model with its exit is in {options.out}")
     return 0
 
 
