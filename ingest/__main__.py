@@ -177,11 +177,12 @@ def _open_ingester(settings: Settings, files: Sequence[Path], ray: _Ray | None) 
     from rich.console import Console
 
     from ingest.write import Ingester
-    from rag.wiring import open_embedder, open_index
+    from rag.wiring import open_collection_embedder, open_index, settings_of_collection
 
     console = Console(stderr=True)
     with console.status("loading the embedder") if console.is_terminal else nullcontext():
-        embedder = open_embedder(settings)
+        embedder = open_collection_embedder(settings)
+    settings = settings_of_collection(settings)  # the machines of a cluster see no data folder
     index = open_index(settings, embedder.identity)
     try:
         if ray is None:

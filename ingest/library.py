@@ -1,29 +1,35 @@
 """The collections of one data folder, open in one process: what the app and the API share.
 
-One `Library` a process holds the models, once for all collections; a `Workspace` is one open collection with all that
-answers its questions and brings its files in. It draws nothing, and which engines there are is `rag.wiring`'s choice.
+One `Library` a process holds the models, once for all collections that use them; a `Workspace` is one open collection
+with all that answers its questions and brings its files in. It draws nothing, and which engines there are is
+`rag.wiring`'s choice.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
 import re
 import shutil
 import threading
 import unicodedata
+import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from ingest.queue import IngestQueue, JobView
+from ingest.reindex import Reindexing, discard_begun, stopped_choice
 from ingest.samples import queue_samples
 from ingest.statistics import disk_bytes
 from ingest.turns import Turns
-from ingest.write import FileOutcome, Ingester
+from ingest.write import Cutter, FileOutcome, Ingester
 from rag.asker import asked_by
+from rag.data_folder import drop_earlier, homes_of
+from rag.embedder_choice import EmbedderChoice
 from rag.errors import BadInput, CollectionError, Rank37Error
 from rag.pipeline import answer_question
 from rag.ports import LLM, ChatStore, CollectionStore, Embedder, Engines, Index, Reranker
@@ -31,17 +37,21 @@ from rag.settings import COLLECTION_NAME, Settings, check_collection_name
 from rag.types import CollectionCard, Event, QueryPolicy, Result, StoredTrace, Turn
 from rag.wiring import (
     drop_collection,
+    embedder_choice,
     fetch_model,
     floor_store,
     open_chat_store,
+    open_collection_embedder,
     open_collection_store,
     open_embedder,
     open_index,
     open_llm,
     open_recorder,
     open_rerankers,
+    pinned_choice,
     policy_for,
     scores_by_index,
+    settings_of_collection,
 )
 
 _log = logging.getLogger(__name__)
@@ -50,6 +60,10 @@ TITLE_CHARACTERS = 120
 """Longest title of a collection."""
 NOT_PEOPLES = re.compile(r"evaluation-")
 """How the collections begin that the evaluation makes for its sets: people do not see them."""
+STOP_LIMIT_S = 30.0
+"""Longest wait for a re-indexing that was told to end."""
+NAMES_TOLD = 5
+"""How many documents an error names."""
 LEAVING = ".deleted-"
 """How the folder of a collection begins that is being deleted; what a stop left of it goes at the next start."""
 
@@ -74,26 +88,39 @@ class _TellingIngester(Ingester):
         return outcome
 
 
+@dataclass(frozen=True, slots=True)
+class _Serving:
+    """What a collection has of its own for its questions; replaced as a whole, so that its parts always fit."""
+
+    embedder: Embedder
+    index: Index
+    own_rerankers: tuple[Reranker, Reranker] | None
+    """None: those that all collections share."""
+
+
 class Workspace:
     """One open collection. Safe to use from any thread; `engines` can change between two questions."""
 
-    def __init__(self, library: Library, settings: Settings, *, with_samples: bool) -> None:
+    def __init__(self, library: Library, settings: Settings, embedder: Embedder, *, with_samples: bool) -> None:
         """Open the collection that the settings name; `Library.open` is the way to get one."""
         self.library = library
         self.settings = settings
+        self.reindexing: Reindexing | None = None
+        """The latest re-indexing of this process, under way or over; None: none, or it was dismissed."""
+        self._reindex_lock = threading.Lock()
+        self._retired: list[Callable[[], object]] = []
+        """Close the indexes that do not serve any more: each is, once nobody reads it."""
         self.recorder = open_recorder(settings, watch=library.show_watchers)
-        self._index: Index = open_index(settings, library.embedder.identity)
+        index = open_index(settings, embedder.identity)
         try:
-            self._own_rerankers = (
-                open_rerankers(settings, llm=library.llm, index=self._index) if scores_by_index(settings) else None
-            )
-            self.ingester = _TellingIngester.from_settings(settings, library.embedder, self._index)
+            self._serving = _Serving(embedder, index, _own_rerankers(settings, library.llm, index))
+            self.ingester = _TellingIngester.from_settings(settings, embedder, index)
             self.queue = IngestQueue(self.ingester, settings.collection_dir / "uploads")
         except BaseException:
-            self._index.close()
+            index.close()
             raise
         if with_samples:
-            n_samples = queue_samples(self.queue, self._index, settings.collection_dir)
+            n_samples = queue_samples(self.queue, index, settings.collection_dir)
             if n_samples:
                 _log.info("first start: adding %d sample documents", n_samples)
 
@@ -105,13 +132,14 @@ class Workspace:
     @property
     def engines(self) -> Engines:
         """What answers questions here, as it is now."""
-        reranker, sentence_scorer = self._own_rerankers or self.library.rerankers
-        return Engines(self.library.embedder, self._index, reranker, sentence_scorer, self.library.llm)
+        serving = self._serving
+        reranker, sentence_scorer = serving.own_rerankers or self.library.rerankers
+        return Engines(serving.embedder, serving.index, reranker, sentence_scorer, self.library.llm)
 
     @property
     def policy(self) -> QueryPolicy:
         """The numbers that a question asked now meets. Raises CollectionError where the stored floors can't be read."""
-        return policy_for(self.settings, self.engines.reranker, self.library.embedder)
+        return self._policy_with(self.engines)
 
     def ask(
         self,
@@ -131,10 +159,11 @@ class Workspace:
         Raises what `answer_question` raises, and TooManyQuestions.
         """
         with self.library.turns.taken(listen), asked_by(person):
+            engines = self.engines  # once: the question ends on the index on which it began
             return answer_question(
                 question,
-                self.engines,
-                policy or self.policy,
+                engines,
+                policy or self._policy_with(engines),
                 history=history,
                 document_ids=document_ids,
                 listen=listen,
@@ -154,11 +183,121 @@ class Workspace:
         self.recorder.forget_document(document_id)
         self.ingester.delete(document_id)
 
+    def reindex(self, choice: EmbedderChoice | None = None) -> Reindexing:
+        """Begin a new index with an embedder (None: the one in use); this one answers until that is whole.
+
+        Raises:
+            BadInput: It is being re-indexed already, lies on a Qdrant server, or chunks can't be so long.
+            ModelUnavailable: The embedder is not on this machine, or can't be loaded.
+            CollectionError: Original files are missing.
+        """
+        if self.settings.qdrant_url:
+            raise BadInput(
+                f"collection {self.key!r} lies on a Qdrant server, which other programs may write to: it can't be "
+                "re-indexed in its place; start with another collection and embedder (RANK37_COLLECTION, "
+                "RANK37_EMBEDDER) and add the files to it"
+            )
+        with self._reindex_lock:
+            if self.is_reindexing:
+                raise BadInput(f"collection {self.key!r} is being re-indexed already: wait for its end, or cancel that")
+            wanted = choice or embedder_choice(self.settings)
+            embedder = self.library.embedder_of(wanted)
+            pinned = pinned_choice(wanted, embedder)
+            settings = pinned.over(self.settings)
+            Cutter.from_settings(settings, embedder)  # says now what can't be
+            self._check_originals()
+            self.reindexing = Reindexing(
+                settings,
+                embedder,
+                pinned,
+                ingester=self.ingester,
+                take_over=lambda index, at_last: self._serve_from(index, embedder, pinned, at_last),
+            )
+            atexit.register(self._stop_work)
+            self.reindexing.start()
+            return self.reindexing
+
+    @property
+    def is_reindexing(self) -> bool:
+        """Whether a new index is being made."""
+        reindexing = self.reindexing
+        return reindexing is not None and reindexing.view().state == "running"
+
+    @property
+    def stopped_reindexing(self) -> EmbedderChoice | None:
+        """The embedder of a re-indexing that did not end; re-indexing with it continues. None: there is none."""
+        return None if self.is_reindexing else stopped_choice(self.settings.collection_dir)
+
+    def discard_reindexing(self) -> None:
+        """Forget how the latest re-indexing ended, with what one that did not come to its end has made."""
+        with self._reindex_lock:
+            if not self.is_reindexing:
+                self.reindexing = None
+                discard_begun(self.settings.collection_dir)
+
     def close(self) -> None:
         """Stop the queue and release the collection. Files in line are taken up by the next start."""
-        self.queue.close()
-        self._index.close()
+        atexit.unregister(self._stop_work)
+        self._stop_work()
+        for close_retired in self._retired:
+            with suppress(Rank37Error):  # it serves no more
+                close_retired()
+        self._serving.index.close()
         self.recorder.close()
+
+    def _stop_work(self) -> None:
+        reindexing = self.reindexing
+        if reindexing is not None:
+            reindexing.stop()
+        self.queue.close()  # a new index waits for the file in work
+        if reindexing is not None:
+            reindexing.wait(STOP_LIMIT_S)
+
+    def _policy_with(self, engines: Engines) -> QueryPolicy:
+        return policy_for(self.settings, engines.reranker, engines.embedder)
+
+    def _check_originals(self) -> None:
+        missing = [
+            stored.document.source
+            for stored in self._serving.index.documents()
+            if stored.state == "ready" and not self.ingester.original(stored.document.id).exists()
+        ]
+        if missing:
+            more = f" and {len(missing) - NAMES_TOLD} more" if len(missing) > NAMES_TOLD else ""
+            raise CollectionError(
+                f"the original files of {', '.join(missing[:NAMES_TOLD])}{more} are not kept, so that they can't be "
+                "indexed again: add them again, or delete these documents, then re-index"
+            )
+
+    def _serve_from(
+        self, index: Index, embedder: Embedder, choice: EmbedderChoice, at_last: Callable[[], None]
+    ) -> None:
+        """Answer from another index from now on; a question that has begun ends on the earlier one.
+
+        Nobody adds or deletes meanwhile. `at_last` is called once nothing can fail any more; if it does, nothing has
+        changed.
+        """
+        with self.library.changing():
+            settings, earlier = choice.over(self.settings), self._serving.index
+            serving = _Serving(embedder, index, _own_rerankers(settings, self.library.llm, index))
+            moved = _TellingIngester.from_settings(settings, embedder, index)
+            folder = settings.collection_dir
+            home = homes_of(folder)[0]
+            at_last()
+            self.settings, self._serving = settings, serving
+            self.ingester.move_to(moved)
+            self._retired.append(earlier.close_when_unused(lambda: _drop(folder, home)))
+
+
+def _own_rerankers(settings: Settings, llm: LLM | None, index: Index) -> tuple[Reranker, Reranker] | None:
+    return open_rerankers(settings, llm=llm, index=index) if scores_by_index(settings) else None
+
+
+def _drop(folder: Path, home: Path) -> None:
+    try:
+        drop_earlier(folder, home)
+    except OSError:  # the next start tries again
+        _log.exception("the earlier index in %s was not removed", home)
 
 
 class Library:
@@ -173,8 +312,11 @@ class Library:
         self._open: dict[str, Workspace] = {}
         self.store: CollectionStore = open_collection_store(settings)
         self.chats: ChatStore = open_chat_store(settings)
-        self.embedder: Embedder = open_embedder(settings)
-        self.llm: LLM | None = open_llm(settings, self.embedder)
+        self._embedder_lock = threading.Lock()
+        self._embedders: weakref.WeakValueDictionary[EmbedderChoice, Embedder] = weakref.WeakValueDictionary()
+        """Those that are in use: the last collection that uses one lets it go."""
+        first = self._embedder_of_collection(settings)
+        self.llm: LLM | None = open_llm(settings, first)
         self._rerankers: tuple[Reranker, Reranker] | None = None
         self.watchers: list[Callable[[StoredTrace], None]] = []
         """Are shown every question that is asked here, however it ended: for counting."""
@@ -223,8 +365,31 @@ class Library:
             if card.key not in self._open:
                 settings = self.settings.model_copy(update={"collection": card.key})
                 first = card.key == self.settings.collection
-                self._open[card.key] = Workspace(self, settings, with_samples=first)
+                embedder = self._embedder_of_collection(settings)
+                own = settings_of_collection(settings)
+                self._open[card.key] = Workspace(self, own, embedder, with_samples=first)
             return self._open[card.key]
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """While the block runs, no collection is opened or deleted, and no other settings come into use."""
+        with self._lock:
+            yield
+
+    def embedder_of(self, choice: EmbedderChoice) -> Embedder:
+        """An embedder, loaded once for all that use it. Raises ModelUnavailable or BadInput with the remedy."""
+        with self._embedder_lock:
+            embedder = self._embedders.get(choice)
+            if embedder is None:
+                embedder = open_embedder(choice.over(self.settings))
+                # The same model may have been loaded under its revision.
+                embedder = self._embedders.setdefault(pinned_choice(choice, embedder), embedder)
+                self._embedders[choice] = embedder
+            return embedder
+
+    def reindex(self, key: str, choice: EmbedderChoice | None = None, person: str | None = None) -> Reindexing:
+        """Begin a new index of a collection; see `Workspace.reindex`. Raises BadInput where it is not the person's."""
+        return self.open(self._managed(key, person).key, person).reindex(choice)
 
     @contextmanager
     def room_for(self, key: str, n_bytes: int, person: str | None = None) -> Iterator[None]:
@@ -295,6 +460,11 @@ class Library:
                 "documents instead, or start with another"
             )
         with self._lock:
+            workspace = self._open.get(card.key)
+        if workspace is not None and workspace.reindexing is not None:
+            workspace.reindexing.cancel()  # it may wait for the lock
+            workspace.reindexing.wait(STOP_LIMIT_S)
+        with self._lock:
             workspace = self._open.pop(card.key, None)
             if workspace is not None:
                 workspace.close()
@@ -328,18 +498,19 @@ class Library:
             Rank37Error: An engine can't be opened; the old ones stay in use.
         """
         with self._lock:
-            new_llm = open_llm(settings, self.embedder) if llm else self.llm
+            new_llm = open_llm(settings, self._embedder_of_collection(settings)) if llm else self.llm
             own = {
-                key: open_rerankers(settings, llm=new_llm, index=workspace._index)
+                key: open_rerankers(settings, llm=new_llm, index=workspace._serving.index)
                 for key, workspace in self._open.items()
                 if rerankers and scores_by_index(settings)
             }
             shared = open_rerankers(settings, llm=new_llm) if rerankers and not own else self._rerankers
             self.settings, self.llm, self._rerankers = settings, new_llm, shared
             for key, workspace in self._open.items():
-                workspace.settings = settings.model_copy(update={"collection": key})
+                own_embedder = embedder_choice(workspace.settings)
+                workspace.settings = own_embedder.over(settings.model_copy(update={"collection": key}))
                 if rerankers:
-                    workspace._own_rerankers = own.get(key)
+                    workspace._serving = replace(workspace._serving, own_rerankers=own.get(key))
 
     def close(self) -> None:
         """Release everything. Idempotent."""
@@ -377,6 +548,9 @@ class Library:
             return
         self.fetch = None
         _log.info("the reranker is now %s", self.rerankers[0].info.name)
+
+    def _embedder_of_collection(self, settings: Settings) -> Embedder:
+        return open_collection_embedder(settings, lambda own: self.embedder_of(embedder_choice(own)))
 
     def _card(self, key: str, person: str | None) -> CollectionCard:
         card = self.store.card(key)

@@ -1,7 +1,8 @@
 """A new index for a collection from its kept originals: after damage, or to cut and embed with other settings.
 
 The earlier index stays in its place until the new one is whole; originals are only read. A run that was stopped
-continues. On a Qdrant server, documents that the collection lacks are brought in again.
+continues. On a Qdrant server, documents that the collection lacks are brought in again. Nobody may have the collection
+open meanwhile: `ingest.reindex` does the same while it answers.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 
 from ingest.files import DOCUMENT_ID, bare_name, content_id, write_durably
 from ingest.write import FileOutcome, Ingester, names_folder, storage_errors
-from rag.data_folder import REBUILT, WHOLE, check_format, put_in_place
+from rag.data_folder import EMBEDDER_FILE, WHOLE, check_format, home_in, next_folder, put_in_place, whole_note
+from rag.embedder_choice import EmbedderChoice
 from rag.errors import BadInput, FileRefused
 from rag.ports import Embedder, Index
 from rag.settings import Settings
@@ -47,6 +49,7 @@ def rebuild(
     settings: Settings,
     embedder: Embedder,
     *,
+    choice: EmbedderChoice | None = None,
     begin: Callable[[int], None] = lambda n_originals: None,
     took: Callable[[FileOutcome], None] = lambda outcome: None,
 ) -> list[FileOutcome]:
@@ -55,6 +58,7 @@ def rebuild(
     Args:
         settings: Where it lies, and how it is cut.
         embedder: What embeds it.
+        choice: Noted as the collection's own embedder from now on; None: it has none but the settings'.
         begin: Called with the number of originals.
         took: Called with each outcome.
 
@@ -81,10 +85,8 @@ def rebuild(
         finally:
             index.close()
         return outcomes
-    with hold_collection(settings), storage_errors(settings.collection_dir):
-        put_in_place(settings.collection_dir)  # of a run that was stopped at its very end
-        rebuilt = settings.collection_dir / REBUILT
-        _plan(rebuilt, settings, embedder)
+    with storage_errors(settings.collection_dir), hold_collection(settings):
+        rebuilt = begin_rebuilt(settings, embedder, choice)
         aside = settings.model_copy(update={"data_dir": rebuilt})
         index = open_index(aside, embedder.identity)
         try:
@@ -99,9 +101,49 @@ def rebuild(
         names.mkdir(exist_ok=True)
         for original in originals:
             write_durably(names / f"{original.document_id}.json", json.dumps({"source": original.source}).encode())
-        write_durably(rebuilt / WHOLE, b"")
+        declare_whole(rebuilt, settings)
         put_in_place(settings.collection_dir)
     return outcomes
+
+
+def begin_rebuilt(settings: Settings, embedder: Embedder, choice: EmbedderChoice | None) -> Path:
+    """The folder for a new index, as a data folder: one that a stopped run with the same plan left, else an empty one.
+
+    Raises OSError.
+    """
+    rebuilt = next_folder(settings.collection_dir)
+    home, file = home_in(rebuilt, settings.collection_dir), rebuilt / PLAN_FILE
+    plan = json.dumps(
+        {
+            "embedder": asdict(embedder.identity),
+            "choice": choice.as_json() if choice else None,
+            "chunk_tokens": settings.chunk_tokens,
+            "chunk_overlap_tokens": settings.chunk_overlap_tokens,
+            "reranker": settings.reranker,
+        }
+    ).encode()
+    if file.exists() and file.read_bytes() == plan and (home / "index").exists():
+        return rebuilt
+    if rebuilt.exists():
+        shutil.rmtree(rebuilt)
+    home.mkdir(parents=True)
+    if choice is not None:
+        write_durably(home / EMBEDDER_FILE, json.dumps(choice.as_json()).encode())
+    write_durably(file, plan)
+    return rebuilt
+
+
+def declare_whole(rebuilt: Path, settings: Settings) -> None:
+    """From now on the new index is the collection's, whatever happens. Raises OSError."""
+    write_durably(rebuilt / WHOLE, whole_note(rebuilt, settings.collection_dir))
+
+
+def planned_choice(rebuilt: Path) -> EmbedderChoice | None:
+    """The embedder that was chosen for an index that is not whole yet; None where none was, or it can't be read."""
+    try:
+        return EmbedderChoice.of(json.loads((rebuilt / PLAN_FILE).read_bytes())["choice"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _taken(
@@ -120,34 +162,22 @@ def _take(original: Original, every_id: set[str], ingester: Ingester, index: Ind
     if stored is not None and stored.state == "ready":
         message = "is in already"
         return FileOutcome(original.source, "unchanged", message=message, document_id=original.document_id)
-    try:
-        if content_id(original.path, max_bytes=ingester.max_file_bytes) != original.document_id:
-            message = f"{original.path} is damaged: its content is another than when it was kept; add the file again"
-            return FileOutcome(original.source, "refused", "damaged", message)
-    except FileRefused as refusal:
-        return FileOutcome(original.source, "refused", refusal.reason, str(refusal))
+    refused = damage_to(original, max_bytes=ingester.max_file_bytes)
+    if refused is not None:
+        return refused
     outcome = ingester.ingest(original.path, source=original.source, keep=every_id)
     return replace(outcome, file=original.source)
 
 
-def _plan(rebuilt: Path, settings: Settings, embedder: Embedder) -> None:
-    """Begin anew unless a stopped run had the same plan."""
-    plan = json.dumps(
-        {
-            "embedder": asdict(embedder.identity),
-            "chunk_tokens": settings.chunk_tokens,
-            "chunk_overlap_tokens": settings.chunk_overlap_tokens,
-            "reranker": settings.reranker,
-        }
-    ).encode()
-    file = rebuilt / PLAN_FILE
-    begun = rebuilt / "collections" / settings.collection / "index"
-    if file.exists() and file.read_bytes() == plan and begun.exists():
-        return
-    if rebuilt.exists():
-        shutil.rmtree(rebuilt)
-    rebuilt.mkdir(parents=True)
-    write_durably(file, plan)
+def damage_to(original: Original, *, max_bytes: int) -> FileOutcome | None:
+    """Why an original is not what was kept once; None: it is."""
+    try:
+        if content_id(original.path, max_bytes=max_bytes) == original.document_id:
+            return None
+        message = f"{original.path} is damaged: its content is another than when it was kept; add the file again"
+        return FileOutcome(original.source, "refused", "damaged", message)
+    except FileRefused as refusal:
+        return FileOutcome(original.source, "refused", refusal.reason, str(refusal))
 
 
 def _name_of(path: Path) -> str:

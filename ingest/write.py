@@ -290,6 +290,19 @@ class Ingester:
                 raise BadInput("this document is being ingested right now: cancel that first, then delete it")
             return self._remove(document_id)
 
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """While the block runs, no file comes in and none is deleted; waits for the one in work."""
+        with self._one_at_a_time, self._held_lock:
+            yield
+
+    def move_to(self, other: Ingester) -> None:
+        """Write to another ingester's index from now on, with its embedder: only within `at_rest`.
+
+        Whoever waits to bring a file in or to delete one does so there.
+        """
+        self._embedder, self._index, self._cutter = other._embedder, other._index, other._cutter
+
     def _ingest(self, path: Path, name: str, keep: Collection[str], report: Reporter) -> FileOutcome:
         max_bytes = self._limits.max_file_bytes
         report("read", 0, 0)

@@ -157,17 +157,25 @@ def _ingest_pdfs(
         show(f"ingesting {len(files)} documents", done, len(files))
 
 
-def _rebuild(settings: Settings) -> int:
+def _rebuild(settings: Settings, embedder_name: str | None) -> int:
     """Make the collection's index again; one line an original, as it is done."""
     from ingest.rebuild import rebuild
-    from rag.wiring import open_embedder
+    from rag.wiring import named_embedder, open_collection_embedder, open_embedder, own_embedder, pinned_choice
+
+    choice = own_embedder(settings) if embedder_name is None else named_embedder(embedder_name, settings)
+    if embedder_name is None or choice is None:
+        embedder = open_collection_embedder(settings)
+    else:
+        embedder = open_embedder(choice.over(settings))
 
     def say(n_originals: int) -> None:
-        print(f"Rebuilding collection {settings.collection!r} from {n_originals} original files", flush=True)
+        by = f" with {embedder.identity.name}" if choice else ""
+        print(f"Rebuilding collection {settings.collection!r} from {n_originals} original files{by}", flush=True)
 
     outcomes = rebuild(
         settings,
-        open_embedder(settings),
+        embedder,
+        choice=pinned_choice(choice, embedder) if choice else None,
         begin=say,
         took=lambda outcome: print(f"{outcome.status:9}  {outcome.file}: {outcome.message}", flush=True),
     )

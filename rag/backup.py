@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from rag.data_folder import FORMAT, FORMAT_FILE, REBUILT, check_format, format_of
+from rag.data_folder import FORMAT, FORMAT_FILE, WHOLE, check_format, format_of, is_rebuilt
 from rag.errors import BadInput, CollectionError
 
 BACKUP_VERSION = 1
@@ -188,8 +188,8 @@ def _is_passed_by(path: Path, data_dir: Path) -> bool:
     name = path.name
     if path == data_dir / "cache":
         return True
-    if name == REBUILT and path.parent.parent == data_dir / "collections":
-        return True
+    if is_rebuilt(name) and path.parent.parent == data_dir / "collections":
+        return not (path / WHOLE).exists()  # a whole one is the index that serves
     if name.startswith((".unfinished-", ".incoming-")) or name.endswith((".part", ".lock")):
         return True
     for suffix in ("-wal", "-shm", "-journal"):  # a database's own; its copy has no need of them

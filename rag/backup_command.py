@@ -17,7 +17,7 @@ from rag.settings import Settings, load_settings
 EXIT_SOME_REFUSED = 3
 
 
-def add_backup_commands(commands: Any, *, rebuild: Callable[[Settings], int]) -> None:
+def add_backup_commands(commands: Any, *, rebuild: Callable[[Settings, str | None], int]) -> None:
     """Add the three commands to the parser's; `rebuild` does the third, since ingestion stands above this package."""
     backup = commands.add_parser("backup", help="write documents, index, traces, floors and rerankers to one file")
     backup.add_argument("file", type=Path, help="the ZIP file to write, which must not exist yet")
@@ -33,8 +33,13 @@ def add_backup_commands(commands: Any, *, rebuild: Callable[[Settings], int]) ->
     again = commands.add_parser("rebuild", help="make a collection's index again from the kept original files")
     again.add_argument("--data-dir", type=Path, help="folder of the index and the files (RANK37_DATA_DIR)")
     again.add_argument("--collection", help="which collection (RANK37_COLLECTION)")
+    again.add_argument(
+        "--embedder", metavar="NAME", help="with this embedder, for this collection (as RANK37_EMBEDDER)"
+    )
     again.set_defaults(
-        run=lambda options: rebuild(load_settings(data_dir=options.data_dir, collection=options.collection))
+        run=lambda options: rebuild(
+            load_settings(data_dir=options.data_dir, collection=options.collection), options.embedder
+        )
     )
 
 

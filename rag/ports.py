@@ -151,6 +151,13 @@ class Index(Protocol):
         """Make everything written so far durable."""
         ...
 
+    def close_when_unused(self, then: Callable[[], None]) -> Callable[[], object]:
+        """Close it once nobody refers to it any more, and call `then`; what is returned does both at once.
+
+        Whoever still reads it does so to the end. It all happens once.
+        """
+        ...
+
     def close(self) -> None:
         """Release the collection. Idempotent."""
         ...

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from rag.data_folder import check_format, has_whole_rebuilt, put_in_place
-from rag.errors import BadInput, CollectionDamaged, ModelUnavailable, RerankerUnavailable
+from rag.data_folder import check_format, has_whole_rebuilt, homes_of, put_in_place
+from rag.embedder_choice import EmbedderChoice, noted_embedder
+from rag.errors import BadInput, CollectionDamaged, EmbedderMismatch, ModelUnavailable, RerankerUnavailable
 from rag.floor_store import FloorInUse, FloorScope, FloorSource, FloorStore, floor_text
 from rag.ports import (
     LLM,
@@ -46,7 +47,7 @@ CPU_RERANK_DEPTH = 20
 
 def open_engines(settings: Settings, *, embedder: Embedder | None = None, index: Index | None = None) -> Engines:
     """Everything that answers a question. Raises a Rank37Error that names what is missing and the remedy."""
-    embedder = embedder or open_embedder(settings)
+    embedder = embedder or open_collection_embedder(settings)
     index = index or open_index(settings, embedder.identity)
     llm = open_llm(settings, embedder)
     reranker, sentence_scorer = open_rerankers(settings, llm=llm, index=index)
@@ -65,6 +66,70 @@ def open_embedder(settings: Settings) -> Embedder:
         query_prompt=settings.embedder_query_prompt,
         passage_prompt=settings.embedder_passage_prompt,
     )
+
+
+def settings_of_collection(settings: Settings) -> Settings:
+    """The settings with the embedder that their collection was re-indexed with, where it was; else as they are.
+
+    Raises: CollectionError where that can't be read.
+    """
+    own = own_embedder(settings)
+    return settings if own is None else own.over(settings)
+
+
+def own_embedder(settings: Settings) -> EmbedderChoice | None:
+    """The embedder that the settings' collection was re-indexed with; None: it has none of its own.
+
+    Raises: CollectionError where that can't be read.
+    """
+    return None if settings.qdrant_url else noted_embedder(settings.collection_dir)
+
+
+def open_collection_embedder(settings: Settings, load: Callable[[Settings], Embedder] | None = None) -> Embedder:
+    """The embedder of the settings' collection: the one that it was re-indexed with, else the configured one.
+
+    Raises what `load` does (None: `open_embedder`), with a remedy for the collection.
+    """
+    load = load or open_embedder
+    own = settings_of_collection(settings)
+    if own is settings:
+        return load(settings)
+    try:
+        return load(own)
+    except (ModelUnavailable, BadInput) as error:
+        raise ModelUnavailable(
+            f"collection {settings.collection!r} was indexed with {own.embedder}: {error}; or make its index again "
+            f"with another embedder (`python -m rag rebuild --collection {settings.collection} --embedder NAME`)"
+        ) from error
+
+
+def embedder_choice(settings: Settings) -> EmbedderChoice:
+    """The embedder that the settings name, each in one form: a folder by its full path."""
+    if settings.embedder in (EMBEDDED, EMBEDDED_EMBEDDER_NAME):
+        return EmbedderChoice(EMBEDDED)
+    folder = Path(settings.embedder).expanduser()
+    prompts = settings.embedder_query_prompt, settings.embedder_passage_prompt
+    if folder.is_dir():
+        return EmbedderChoice(str(folder.resolve()), None, *prompts)
+    return EmbedderChoice(settings.embedder, settings.embedder_revision, *prompts)
+
+
+def named_embedder(name: str, settings: Settings) -> EmbedderChoice:
+    """An embedder that a person names as RANK37_EMBEDDER does; the settings' own keeps its revision and prompts.
+
+    Raises: BadInput where nothing is named.
+    """
+    if not name.strip():
+        raise BadInput("no embedder is named: type `embedded`, a model's name, or the path of its folder")
+    configured, named = embedder_choice(settings), embedder_choice(EmbedderChoice(name.strip()).over(settings))
+    return configured if configured.embedder == named.embedder else named
+
+
+def pinned_choice(choice: EmbedderChoice, embedder: Embedder) -> EmbedderChoice:
+    """The choice with the very revision that was loaded: a name on the hub may stand for another one tomorrow."""
+    if choice.embedder == EMBEDDED or Path(choice.embedder).is_dir():
+        return choice
+    return replace(choice, revision=embedder.identity.revision.partition("+")[0] or None)
 
 
 def open_index(settings: Settings, embedder: EmbedderIdentity) -> Index:
@@ -88,13 +153,24 @@ def open_index(settings: Settings, embedder: EmbedderIdentity) -> Index:
     from rag.engines.qdrant_edge import EdgeIndex
 
     _check_index_is_there(settings)
-    index = EdgeIndex.open(settings.collection_dir / "index", settings.collection, embedder)
+    try:
+        index = EdgeIndex.open(settings.collection_dir / "index", settings.collection, embedder)
+    except EmbedderMismatch as error:
+        noted = noted_embedder(settings.collection_dir)
+        if noted is None or noted != embedder_choice(settings):
+            raise
+        raise EmbedderMismatch(
+            f"{error}. It was re-indexed with {noted.embedder}, which is another model now: put the earlier one back, "
+            f"or make the index again (`python -m rag rebuild --collection {settings.collection}`)"
+        ) from error
     return _with_token_vectors(index, settings)
 
 
 @contextmanager
 def hold_collection(settings: Settings) -> Iterator[None]:
     """Keep everyone from opening the embedded collection; a Qdrant server's can't be held, and is not.
+
+    A new index that is whole is in its place then.
 
     Raises: CollectionLocked where it is open, here or in another process; CollectionError where nothing can be written.
     """
@@ -103,15 +179,21 @@ def hold_collection(settings: Settings) -> Iterator[None]:
         return
     from rag.engines.qdrant_edge import held
 
-    with held(settings.collection_dir / "index", settings.collection):
+    folder = settings.collection_dir
+    with held(folder / "index", settings.collection):
+        for home in homes_of(folder)[:-1]:
+            if home.is_dir():
+                with held(home / "index", settings.collection):
+                    pass  # else the app that made it serves it from there
+        put_in_place(folder)
         yield
 
 
 def _check_index_is_there(settings: Settings) -> None:
     folder = settings.collection_dir
-    if has_whole_rebuilt(folder):  # a kill kept a rebuild from its last step
+    if has_whole_rebuilt(folder):
         with hold_collection(settings):
-            put_in_place(folder)
+            pass
     if (folder / "index").exists():
         return
     files = (folder / "files").iterdir() if (folder / "files").is_dir() else ()

@@ -1,4 +1,4 @@
-"""The Collections page: make, open, rename, share and delete collections, and see how much each holds.
+"""The Collections page: make, open, rename, share, re-index and delete collections, and see how much each holds.
 
 What a collection is and who may change it is `ingest.library`'s.
 """
@@ -15,6 +15,7 @@ from rag.errors import Rank37Error
 from rag.types import CollectionCard
 from ui.chats import begin_new_chat
 from ui.problems import problems_shown, show_problem
+from ui.reindexing import open_reindex_dialog, show_reindexing
 from ui.visitor import visitor
 from ui.words import as_markdown, count
 from ui.workspace import Workspace, choose_collection, open_workspace
@@ -73,6 +74,14 @@ def _collection(card: CollectionCard, workspace: Workspace) -> None:
             _share_dialog(card, workspace)
         if may_manage and buttons.button("Rename …", key=f"rename {card.key}", type="tertiary", icon=":material/edit:"):
             _rename_dialog(card, workspace)
+        if may_manage and buttons.button(
+            "Re-index …",
+            key=f"reindex {card.key}",
+            type="tertiary",
+            icon=":material/sync:",
+            disabled=_is_reindexing(card, workspace),
+        ):
+            open_reindex_dialog(card, workspace)
         if (
             may_manage
             and not is_first
@@ -90,15 +99,21 @@ def _collection(card: CollectionCard, workspace: Workspace) -> None:
             ]
             if numbers.last_added:
                 facts.append(f"last added {_day(numbers.last_added)}")
+            facts.append(f"embedded with {workspace.engines.embedder.identity.name}")
         if visitor().person is not None:
             facts.append(_whose(card))
         if card.created_at:
             facts.append(f"made {_day(card.created_at)}")
         st.markdown(" · ".join(as_markdown(fact) for fact in facts))
+        show_reindexing(card, workspace)
         if is_first:
             st.caption("The app starts with this one, so it can’t be deleted; its documents can.")
         elif not is_open:
             st.caption("Open it to see its documents.")
+
+
+def _is_reindexing(card: CollectionCard, workspace: Workspace) -> bool:
+    return any(one.key == card.key and one.is_reindexing for one in workspace.library.workspaces())
 
 
 def _can_be_shared(card: CollectionCard) -> bool:

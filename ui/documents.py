@@ -23,6 +23,7 @@ from rag.types import DocumentKind, StoredDocument
 from ui.ingestion import show_queue
 from ui.problems import show_problem
 from ui.receipt import show_receipt
+from ui.reindexing import show_reindexing_strip
 from ui.visitor import visitor
 from ui.words import as_cell, as_markdown, count, page_list, readable
 from ui.workspace import Workspace, check_manages, may_manage, open_workspace
@@ -52,6 +53,7 @@ def show() -> None:
     st.html(CSS)
     st.title("Documents", anchor=False)
     show_upload(workspace)
+    show_reindexing_strip(workspace)
     show_queue(workspace)
     _document_list(workspace)
 

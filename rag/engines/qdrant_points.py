@@ -28,7 +28,8 @@ from __future__ import annotations
 import dataclasses
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
@@ -334,6 +335,10 @@ class QdrantIndex:
             self._store.flush()
             yield
 
+    def close_when_unused(self, then: Callable[[], None]) -> Callable[[], object]:
+        """Close it once nobody refers to it any more, and call `then`; what is returned does both at once."""
+        return weakref.finalize(self, _close_then, self._store.close, then)
+
     def close(self) -> None:
         """Release the collection. Idempotent."""
         with self._writing:
@@ -399,6 +404,11 @@ class QdrantIndex:
     def _check_vectors(self, vectors: Vector | Vectors, shape: tuple[int, ...]) -> None:
         if vectors.shape != shape or not np.isfinite(vectors).all():
             raise ValueError(f"vectors must be finite and of shape {shape}, not {vectors.shape}")
+
+
+def _close_then(close: Callable[[], None], then: Callable[[], None]) -> None:
+    close()
+    then()
 
 
 def document_weights(text: str) -> SparseWeights | None:

@@ -327,7 +327,10 @@ def _own_prompts(model: Any, name: str) -> tuple[str, str]:
 def _refuse_cross_encoder(local: LocalModel) -> None:
     """A cross-encoder would load as an embedder of meaningless vectors."""
     architectures = json.loads((local.folder / "config.json").read_text()).get("architectures") or [""]
-    if not (local.folder / "modules.json").is_file() and architectures[0].endswith("ForSequenceClassification"):
+    card = local.folder / "config_sentence_transformers.json"  # where the library itself saved the model
+    saved_as = json.loads(card.read_text()).get("model_type") if card.is_file() else None
+    classifies = architectures[0].endswith("ForSequenceClassification")
+    if saved_as == "CrossEncoder" or (classifies and not (local.folder / "modules.json").is_file()):
         raise BadInput(
             f"{local.name} is a cross-encoder ({architectures[0]}), not an embedding model: name it as RANK37_RERANKER"
         )

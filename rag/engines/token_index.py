@@ -6,6 +6,7 @@ encodes what has no vectors.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 
 from rag.engines.colbert import TokenEncoder
@@ -116,6 +117,10 @@ class TokenIndex:
         """As in `Index`."""
         self._inner.flush()
 
+    def close_when_unused(self, then: Callable[[], None]) -> Callable[[], object]:
+        """As in `Index`."""
+        return weakref.finalize(self, _close_both, self._inner, self._tokens, then)
+
     def close(self) -> None:
         """Release the collection and the token vectors. Idempotent."""
         self._inner.close()
@@ -130,3 +135,9 @@ class TokenIndex:
         self._tokens.delete(chunk_ids)
         delete()
         self._tokens.delete(chunk_ids)
+
+
+def _close_both(inner: Index, tokens: TokenStore, then: Callable[[], None]) -> None:
+    inner.close()
+    tokens.close()
+    then()

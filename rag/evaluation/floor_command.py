@@ -141,7 +141,7 @@ def _asked(options: argparse.Namespace, ingest_pdfs: IngestPdfs) -> Iterator[tup
     """The questions as each reranker scores them, with the settings of the collection that a floor is for."""
     from rag.evaluation.scored_questions import score_labels, score_set
     from rag.evaluation.sets import read_set, sampled
-    from rag.wiring import open_embedder
+    from rag.wiring import open_collection_embedder
 
     engines = engine_names(options.engines)
     if (options.set is None) == (not options.labels):
@@ -156,7 +156,7 @@ def _asked(options: argparse.Namespace, ingest_pdfs: IngestPdfs) -> Iterator[tup
     labelled = None
     if options.set is not None:
         labelled = sampled(read_set(options.set, min_relevance=options.min_relevance), options.limit, seed=options.seed)
-    embedder = open_embedder(settings)
+    embedder = open_collection_embedder(settings.model_copy(update={"collection": options.use or settings.collection}))
     with shown_progress(options.progress) as show:
         for engine in engines:
             if labelled is not None:
@@ -259,9 +259,9 @@ def _reset(options: argparse.Namespace) -> int:
 
 def _in_use(settings: Settings) -> FloorInUse:
     """The floor in use; the collection is not opened, so that the app may run meanwhile."""
-    from rag.wiring import floor_in_use, open_embedder, open_rerankers
+    from rag.wiring import floor_in_use, open_collection_embedder, open_rerankers
 
-    return floor_in_use(settings, open_rerankers(settings)[0], open_embedder(settings))
+    return floor_in_use(settings, open_rerankers(settings)[0], open_collection_embedder(settings))
 
 
 def _scope_text(scope: FloorScope) -> str:

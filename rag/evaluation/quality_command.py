@@ -49,7 +49,7 @@ def _quality(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from rag.evaluation.quality import QUESTIONS_READ, flips, in_use, past_questions, quality_report
-    from rag.wiring import open_embedder, open_rerankers, open_trace_store
+    from rag.wiring import open_collection_embedder, open_rerankers, open_trace_store
 
     settings = load_settings(data_dir=options.data_dir, collection=options.collection)
     # What was kept can be looked at though nothing is kept any more.
@@ -59,7 +59,7 @@ def _quality(options: argparse.Namespace) -> int:
         summaries = store.summaries(collection=settings.collection, limit=QUESTIONS_READ)
     finally:
         store.close()
-    now = in_use(settings, open_rerankers(settings)[0], open_embedder(settings))
+    now = in_use(settings, open_rerankers(settings)[0], open_collection_embedder(settings))
     past = past_questions(summaries, now)
     report = quality_report(past, now, collection=settings.collection, risk=options.risk)
     if options.floor is not None:

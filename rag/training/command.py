@@ -189,7 +189,7 @@ def _opened_source(options: argparse.Namespace, show: Show) -> Iterator[_Source]
     """The questions and the passages that a step's options name; the index is closed at the end."""
     from rag.training.pool import Pool
     from rag.training.questions import Unresolved, read_questions, resolve
-    from rag.wiring import open_embedder, open_index
+    from rag.wiring import open_collection_embedder, open_embedder, open_index
 
     rows = read_questions([*options.pairs, *options.questions, *options.labels])
     if not rows:
@@ -217,7 +217,7 @@ def _opened_source(options: argparse.Namespace, show: Show) -> Iterator[_Source]
         return
     if not settings.qdrant_url and not settings.collection_dir.is_dir():
         raise BadInput(f"there is no collection {settings.collection!r} in {settings.data_dir}: ingest PDFs first")
-    embedder = open_embedder(settings)
+    embedder = open_collection_embedder(settings)
     index = open_index(settings, embedder.identity)
     try:
         if index.count_chunks() == 0:
