@@ -167,8 +167,8 @@ def _markdown_lines(text: str) -> str:
 
 
 RANKING_COLUMNS = (
-    *("rank", "recall_rank", "rank_change", "score", "logit", "first_score", "fused_score", "state", "marker"),
-    *("same_as_rank", "part", "floor", "document", "pages", "heading", "chunk_id", "text"),
+    *("rank", "recall_rank", "rank_change", "score", "logit", "foretold", "first_score", "fused_score", "state"),
+    *("marker", "same_as_rank", "part", "floor", "document", "pages", "heading", "chunk_id", "text"),
 )
 """Of `ranking_csv`."""
 
@@ -194,6 +194,7 @@ def ranking_csv(trace: Trace) -> str:
                 "rank_change": ranked.rank_change,
                 "score": ranked.score,
                 "logit": ranked.logit,
+                "foretold": int(ranked.foretold),
                 "first_score": ranked.first_score,
                 "fused_score": ranked.candidate.score,
                 "state": state.name,
@@ -297,6 +298,7 @@ def _ranked(ranked: RankedChunk, files: Mapping[str, str]) -> dict[str, Any]:
         "recall_rank": ranked.candidate.rank,
         "score": ranked.score,
         "logit": ranked.logit,
+        "foretold": ranked.foretold,
         "first_score": ranked.first_score,
         "cached": ranked.cached,
         "part": ranked.part,

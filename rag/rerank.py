@@ -53,7 +53,7 @@ def order(candidates: Sequence[Candidate], relevances: Sequence[Relevance]) -> t
             logit=relevance.logit,
             first_score=relevance.first_score,
             cached=relevance.cached,
-            early=relevance.early,
+            foretold=relevance.foretold,
             scored_by=relevance.scored_by,
         )
         for rank, (candidate, relevance) in enumerate(by_relevance, start=1)

@@ -347,8 +347,8 @@ class Relevance:
     """What an earlier, cheaper model of a cascade gave, in [0, 1]."""
     cached: bool = False
     """Whether it was remembered from an earlier question, so that no model ran for it."""
-    early: bool = False
-    """Whether it is an estimate: the model left off after some of its layers, because others were clearly better."""
+    foretold: bool = False
+    """Whether a cheaper part of the reranker alone gave the score, because others were clearly better by that."""
     scored_by: EngineInfo | None = None
     """The engine that gave it, where that is another one than `Reranker.info` says: it stood in for this question."""
 
@@ -366,8 +366,8 @@ class RankedChunk:
     first_score: float | None = None
     cached: bool = False
     """See `Relevance.cached`."""
-    early: bool = False
-    """See `Relevance.early`."""
+    foretold: bool = False
+    """See `Relevance.foretold`."""
     scored_by: EngineInfo | None = None
     """See `Relevance.scored_by`."""
     part: int | None = None

@@ -33,6 +33,7 @@ SNIPPET_CHARACTERS = 150
 FLOOR_STEP = 0.01
 MAP_LABEL_SHARE = 0.08
 """Least distance of two ranks beside the lines of the overview, as a share of its height."""
+FORETOLD = "by late interaction alone: the cross-encoder did not read it, because others were clearly better"
 
 _SIZES = (
     f"--r37-row:{ROW_PX}px;--r37-divider:{DIVIDER_PX}px;--r37-head:{HEAD_PX}px;--r37-wires:{WIRES_PX}px;"
@@ -79,7 +80,7 @@ def _show_ranking(trace: Trace, scorer: Reranker | None, kinds: Kinds) -> None:
         chosen: list[Choice] = []
         words = ""
         if trace.ranked:
-            with st.container(key=f"r37-tools-{trace.id}", horizontal=True, vertical_alignment="bottom", gap="medium"):
+            with st.container(key=f"r37-tools-{trace.id}", horizontal=True, vertical_alignment="bottom", gap="small"):
                 words = st.text_input(
                     "Search the passages",
                     key=f"find {trace.id}",
@@ -410,7 +411,8 @@ def _row_after(ranked: RankedChunk, state: State, trace: Trace, has_first_scores
         score = '<span class="r37-unread">not read</span>'
     else:
         bar = f'<i><i style="width:{ranked.score * 100:.1f}%"></i></i>'
-        score = f'<span class="r37-score">{bar}{score_value(ranked.score)}</span>'
+        about = f'<abbr title="{FORETOLD}">≈</abbr> ' if ranked.foretold else ""
+        score = f'<span class="r37-score">{bar}{about}{score_value(ranked.score)}</span>'
     first = ""
     if has_first_scores:
         value = "–" if ranked.first_score is None else score_value(ranked.first_score)

@@ -2,8 +2,9 @@
 
 A small cross-encoder and the MaxSim of all-MiniLM-L6-v2's token vectors err on different passages, so that their sum
 orders better than either. The weights lie in the model's folder; a folder without them is a cross-encoder as it is.
-Vectors of passages are kept in memory, so that a passage is encoded once and not at every question. Nothing is fitted
-here: `python -m rag train calibrate --late-interaction` does that.
+Vectors of passages are kept in memory, so that a passage is encoded once and not at every question. They come first and
+foretell the sum, so that the cross-encoder reads only what can be among the best. Nothing is fitted here:
+`python -m rag train calibrate --late-interaction` does that.
 """
 
 from __future__ import annotations
@@ -32,6 +33,32 @@ FUSION_FILE = "late-interaction.json"
 """File of a model's folder that holds the weights."""
 
 Features = NDArray[np.float64]
+"""Numbers of passages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foretelling:
+    """What late interaction alone says of the fused score: `max_sim * MaxSim + cosine * cosine + bias` is its logit.
+
+    The cross-encoder reads the best `read` of a question by that, and whatever is foretold `below` or more.
+    """
+
+    max_sim: float
+    cosine: float
+    bias: float
+    read: int
+    below: float
+    """Score."""
+
+    def logits(self, features: Features) -> Features:
+        """The foretold logits, `(n_passages,)`, of what `LateInteraction.features` gives."""
+        return features @ np.array([self.max_sim, self.cosine]) + self.bias
+
+    def unread(self, logits: Features) -> NDArray[np.bool_]:
+        """Which passages the cross-encoder need not read, `(n_passages,)`."""
+        left = logits < np.log(self.below / (1 - self.below))
+        left[np.argsort(-logits, kind="stable")[: self.read]] = False
+        return left
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +74,8 @@ class FusionWeights:
     cosine: float
     """Of the cosine of both mean vectors."""
     bias: float
+    foretelling: Foretelling | None = None
+    """None: the cross-encoder reads every passage."""
 
     def write(self, folder: Path) -> None:
         """Leave them in a model's folder."""
@@ -66,7 +95,9 @@ def read_weights(folder: Path) -> FusionWeights | None:
     if not path.is_file():
         return None
     try:
-        return FusionWeights(**json.loads(path.read_text(encoding="utf-8")))
+        told = json.loads(path.read_text(encoding="utf-8"))
+        foretelling = told.pop("foretelling", None)
+        return FusionWeights(**told, foretelling=foretelling and Foretelling(**foretelling))
     except (TypeError, ValueError) as error:
         raise ModelUnavailable(f"{path} can't be read ({error}): calibrate the model again") from error
 
@@ -92,13 +123,21 @@ class LateInteraction:
     def features(self, query: str, passages: Sequence[Passage]) -> Features:
         """`(n_passages, 2)`: MaxSim and cosine, each at most 1; 0 for a question or a passage without any words."""
         of_query = self.encoder.encode_query(query)
+        found = self._vectors(passages)
+        return np.array([_compared(of_query, found[passage.id]) for passage in passages]).reshape(-1, 2)
+
+    def know(self, passages: Sequence[Passage]) -> None:
+        """Make and keep the vectors of passages that are new."""
+        self._vectors(passages)
+
+    def _vectors(self, passages: Sequence[Passage]) -> dict[str, TokenVectors]:
         found = self._store.vectors(passages)
         missing = [passage for passage in passages if passage.id not in found]
         if missing:
             encoded = self.encoder.encode_passages([passage.text for passage in missing])
             self._store.write(missing, encoded)
             found |= {passage.id: matrix for passage, matrix in zip(missing, encoded, strict=True)}
-        return np.array([_compared(of_query, found[passage.id]) for passage in passages]).reshape(-1, 2)
+        return found
 
 
 def _compared(query: TokenVectors, passage: TokenVectors) -> tuple[float, float]:
@@ -133,7 +172,8 @@ class LateFusionReranker:
         self.cross_encoder = cross_encoder
         self._late = late
         self._weights = weights
-        digest = hashlib.sha256(json.dumps(asdict(weights), sort_keys=True).encode()).hexdigest()[:8]
+        told = {name: value for name, value in asdict(weights).items() if value is not None}
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
         info = cross_encoder.info
         self._info = replace(info, revision=f"{info.revision}+late-{digest}")
         self._pace = Pace()
@@ -158,30 +198,67 @@ class LateFusionReranker:
     def score(self, query: str, passages: Sequence[Passage], *, progress: Progress | None = None) -> list[Relevance]:
         """One `Relevance` a passage, in input order: `order` and `logit` are the fused logit, `score` its sigmoid.
 
+        Passages that the cross-encoder does not read have what is foretold of them, and are marked as `foretold`. Which
+        these are depends on what else is scored; what is foretold, and the scores of the others, don't.
+
         Raises as `CrossEncoderReranker.score`.
         """
-        relevances = self.cross_encoder.score(query, passages, progress=progress)
+        self.cross_encoder.score(query, [])  # refuses a question that it can't read, before anything is computed
         if not passages:
             return []
         started = time.monotonic()
         features = self._late.features(query, passages)
         with self._lock:
             self._pace.add(time.monotonic() - started, len(passages))
-        weights = self._weights
-        fused = []
-        for relevance, (max_sim, cosine) in zip(relevances, features.tolist(), strict=True):
-            own = relevance.order if relevance.logit is None else relevance.logit
-            logit = weights.logit * own + weights.max_sim * max_sim + weights.cosine * cosine + weights.bias
-            fused.append(Relevance(order=logit, score=sigmoid(logit), logit=logit))
-        return fused
+        weights, foretelling = self._weights, self._weights.foretelling
+        logits = np.full(len(passages), -np.inf) if foretelling is None else foretelling.logits(features)
+        unread = np.zeros(len(passages), bool) if foretelling is None else foretelling.unread(logits)
+        read = np.flatnonzero(~unread).tolist()
+        n_unread = len(passages) - len(read)
+        relevances = self.cross_encoder.score(
+            query,
+            [passages[number] for number in read],
+            progress=(lambda done, _: progress(n_unread + done, len(passages))) if progress else None,
+        )
+        for number, relevance in zip(read, relevances, strict=True):
+            max_sim, cosine = features[number]
+            logits[number] = (
+                weights.logit * relevance.order + weights.max_sim * max_sim + weights.cosine * cosine + weights.bias
+            )
+        return [
+            Relevance(order=logit, score=sigmoid(logit), logit=logit, foretold=bool(left))
+            for logit, left in zip(logits.tolist(), unread, strict=True)
+        ]
+
+    def know(self, passages: Sequence[Passage]) -> None:
+        """Make the vectors of passages that are new, ahead of any question."""
+        self._late.know(passages)
+
+    def late_features(self, query: str, passages: Sequence[Passage]) -> Features:
+        """As `LateInteraction.features`."""
+        return self._late.features(query, passages)
+
+    def reading_all(self) -> LateFusionReranker:
+        """The same loaded models; the cross-encoder reads every passage."""
+        return LateFusionReranker(self.cross_encoder, self._late, replace(self._weights, foretelling=None))
+
+    def with_empty_memory(self) -> LateFusionReranker:
+        """The same loaded models, to which every passage is new."""
+        return LateFusionReranker(self.cross_encoder, LateInteraction(self._late.encoder), self._weights)
+
+    def with_cross_encoder(self, cross_encoder: CrossEncoderReranker) -> LateFusionReranker:
+        """The same with another cross-encoder, such as this one in another precision."""
+        return LateFusionReranker(cross_encoder, self._late, self._weights)
 
     def estimate_seconds(self, n_passages: int) -> float | None:
-        """The sum of both by the pace of earlier calls; before the first, late interaction counts a third."""
-        reading = self.cross_encoder.estimate_seconds(n_passages)
-        if reading is None:
+        """The sum of both by the pace of earlier calls; before the first, a passage costs late interaction as much."""
+        foretelling = self._weights.foretelling
+        n_read = n_passages if foretelling is None else min(n_passages, foretelling.read)
+        reading, alone = (self.cross_encoder.estimate_seconds(number) for number in (n_read, n_passages))
+        if reading is None or alone is None:
             return None
         comparing = self._pace.estimate_seconds(n_passages)
-        return reading * 4 / 3 if comparing is None else reading + comparing
+        return reading + (alone if comparing is None else comparing)
 
 
 def embedded_reranker() -> CrossEncoderReranker | LateFusionReranker:

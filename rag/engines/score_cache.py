@@ -39,7 +39,7 @@ _Value = TypeVar("_Value")
 
 _SCHEMA = (
     "CREATE TABLE scores (key BLOB PRIMARY KEY, sort REAL NOT NULL, score REAL, logit REAL, "
-    "early INTEGER NOT NULL, used INTEGER NOT NULL) "
+    "foretold INTEGER NOT NULL, used INTEGER NOT NULL) "
     "WITHOUT ROWID",
     "CREATE INDEX scores_used ON scores (used)",
 )
@@ -73,7 +73,7 @@ class ScoreCache:
     def write(self, relevances: Mapping[bytes, Relevance]) -> None:
         """Remember relevances, and forget the least recently used ones if the file has grown to its limit."""
         now = int(self._clock())
-        rows = [(key, one.order, one.score, one.logit, one.early, now) for key, one in relevances.items()]
+        rows = [(key, one.order, one.score, one.logit, one.foretold, now) for key, one in relevances.items()]
 
         def write(connection: sqlite3.Connection) -> None:
             with _writing(connection):
@@ -125,10 +125,10 @@ class ScoreCache:
             some = keys[start : start + KEYS_PER_QUERY]
             marks = ",".join("?" * len(some))
             rows = connection.execute(
-                f"SELECT key, sort, score, logit, early, used FROM scores WHERE key IN ({marks})", some
+                f"SELECT key, sort, score, logit, foretold, used FROM scores WHERE key IN ({marks})", some
             )
-            for key, sort, score, logit, early, used in rows:
-                relevance = _relevance(sort, score, logit, early)
+            for key, sort, score, logit, foretold, used in rows:
+                relevance = _relevance(sort, score, logit, foretold)
                 if relevance is None:
                     raise sqlite3.DatabaseError(f"it holds a score of {score!r}")
                 found[key] = relevance
@@ -225,7 +225,7 @@ def _used_bytes(connection: sqlite3.Connection) -> int:
     return int((pages - free) * page_bytes)
 
 
-def _relevance(sort: object, score: object, logit: object, early: object) -> Relevance | None:
+def _relevance(sort: object, score: object, logit: object, foretold: object) -> Relevance | None:
     """What was remembered, or None where it can't have been written by this program."""
     if not isinstance(sort, float) or not math.isfinite(sort):
         return None
@@ -233,7 +233,7 @@ def _relevance(sort: object, score: object, logit: object, early: object) -> Rel
         return None
     if logit is not None and not (isinstance(logit, float) and math.isfinite(logit)):
         return None
-    return Relevance(sort, score, logit, cached=True, early=bool(early))
+    return Relevance(sort, score, logit, cached=True, foretold=bool(foretold))
 
 
 class CachedReranker:
