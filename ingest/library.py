@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from ingest.ahead import ReadAhead
 from ingest.queue import IngestQueue, JobView
 from ingest.reindex import Reindexing, discard_begun, stopped_choice
 from ingest.samples import queue_samples
@@ -80,11 +81,14 @@ class FetchProgress:
 
 
 class _TellingIngester(Ingester):
-    """Says in the terminal's log how each file ended."""
+    """Says in the terminal's log how each file ended, and wakes who waits for that."""
+
+    wake: Callable[[], None] = staticmethod(lambda: None)
 
     def ingest(self, path: Path, **options: Any) -> FileOutcome:
         outcome = super().ingest(path, **options)
         _log.info("%s: %s, %s [%.1f s]", outcome.file, outcome.status, outcome.message, outcome.seconds)
+        self.wake()
         return outcome
 
 
@@ -115,6 +119,7 @@ class Workspace:
         try:
             self._serving = _Serving(embedder, index, _own_rerankers(settings, library.llm, index))
             self.ingester = _TellingIngester.from_settings(settings, embedder, index)
+            self.ingester.wake = library.ahead.wake
             self.queue = IngestQueue(self.ingester, settings.collection_dir / "uploads")
         except BaseException:
             index.close()
@@ -286,6 +291,7 @@ class Workspace:
             at_last()
             self.settings, self._serving = settings, serving
             self.ingester.move_to(moved)
+            self.library.ahead.wake()
             self._retired.append(earlier.close_when_unused(lambda: _drop(folder, home)))
 
 
@@ -309,6 +315,7 @@ class Library:
         self._lock = threading.RLock()
         self._quota_lock = threading.Lock()
         self.turns = Turns(settings.at_work, settings.waiting)
+        self.ahead = ReadAhead(self._loaded_reranker, self._indexes, self._is_busy)
         self._open: dict[str, Workspace] = {}
         self.store: CollectionStore = open_collection_store(settings)
         self.chats: ChatStore = open_chat_store(settings)
@@ -337,6 +344,7 @@ class Library:
         with self._lock:
             if self._rerankers is None:
                 self._rerankers = open_rerankers(self.settings, llm=self.llm)
+                self.ahead.wake()
             return self._rerankers
 
     def show_watchers(self, stored: StoredTrace) -> None:
@@ -368,6 +376,7 @@ class Library:
                 embedder = self._embedder_of_collection(settings)
                 own = settings_of_collection(settings)
                 self._open[card.key] = Workspace(self, own, embedder, with_samples=first)
+                self.ahead.wake()
             return self._open[card.key]
 
     @contextmanager
@@ -511,9 +520,11 @@ class Library:
                 workspace.settings = own_embedder.over(settings.model_copy(update={"collection": key}))
                 if rerankers:
                     workspace._serving = replace(workspace._serving, own_rerankers=own.get(key))
+            self.ahead.wake()
 
     def close(self) -> None:
         """Release everything. Idempotent."""
+        self.ahead.close()
         with self._lock:
             workspaces = list(self._open.values())
             self._open.clear()
@@ -548,6 +559,16 @@ class Library:
             return
         self.fetch = None
         _log.info("the reranker is now %s", self.rerankers[0].info.name)
+
+    def _loaded_reranker(self) -> Reranker | None:
+        loaded = self._rerankers
+        return loaded[0] if loaded else None
+
+    def _indexes(self) -> list[Index]:
+        return [workspace._serving.index for workspace in self.workspaces()]
+
+    def _is_busy(self) -> bool:
+        return self.turns.is_anyone_here or any(not workspace.queue.wait(0) for workspace in self.workspaces())
 
     def _embedder_of_collection(self, settings: Settings) -> Embedder:
         return open_collection_embedder(settings, lambda own: self.embedder_of(embedder_choice(own)))

@@ -28,6 +28,12 @@ class Turns:
         """Everyone in here, in order of arrival: the first `at_work` are at work."""
 
     @property
+    def is_anyone_here(self) -> bool:
+        """Whether a question is worked on or waits."""
+        with self._changed:
+            return bool(self._line)
+
+    @property
     def n_waiting(self) -> int:
         """How many wait for their turn."""
         with self._changed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,6 +175,18 @@ class Reranker(Protocol):
 
     def estimate_seconds(self, n_passages: int) -> float | None:
         """Expected duration of `score`, from what was measured so far; None where nothing is known."""
+        ...
+
+
+@runtime_checkable
+class KnowsAhead(Protocol):
+    """A reranker that is quicker with passages that it has seen before."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    def know(self, passages: Sequence[Passage]) -> bool:
+        """See passages ahead of any question. False where nothing more can be kept, or nothing is gained."""
         ...
 
 

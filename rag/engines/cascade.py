@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rag.errors import BadInput
-from rag.ports import Progress, Reranker
+from rag.ports import KnowsAhead, Progress, Reranker
 from rag.types import EngineInfo, Passage, Relevance
 
 
@@ -77,6 +77,10 @@ class CascadeReranker:
             cached = one.cached and first[number].cached
             relevances[number] = replace(one, first_score=first[number].score, cached=cached)
         return relevances
+
+    def know(self, passages: Sequence[Passage]) -> bool:
+        """As in `KnowsAhead`, by the first reranker."""
+        return isinstance(self._first, KnowsAhead) and self._first.know(passages)
 
     def estimate_seconds(self, n_passages: int) -> float | None:
         """The sum of both; None where one of them knows nothing yet."""

@@ -37,8 +37,10 @@ BATCH_PASSAGES = 8
 PACKED_BATCH_PASSAGES = 32
 """Where there is none to speak of."""
 
-MEMORY_LIMIT_BYTES = 256 * 1024 * 1024
-"""Some thousand passages of all-MiniLM-L6-v2's token vectors."""
+MEMORY_LIMIT_BYTES = 512 * 1024 * 1024
+"""Some thousand passages of all-MiniLM-L6-v2's token vectors, at 150 kB for 200 tokens."""
+
+FULL_SHARE = 0.9
 
 EMBEDDED_VARIANT = "+tokens-1"
 """Put after the revision of the embedded encoder: it changes with what its vectors are made of."""
@@ -248,6 +250,12 @@ class MemoryTokenStore:
         self._lock = threading.Lock()
         self._used_bytes = 0
         self._kept: OrderedDict[str, tuple[str, NDArray[np.float16]]] = OrderedDict()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is hardly room for more without forgetting something."""
+        with self._lock:
+            return self._used_bytes > FULL_SHARE * self._limit_bytes
 
     def max_sim(self, query: TokenVectors, passages: Sequence[Passage]) -> dict[str, float]:
         """As in `TokenStore`."""

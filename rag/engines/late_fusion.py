@@ -126,9 +126,12 @@ class LateInteraction:
         found = self._vectors(passages)
         return np.array([_compared(of_query, found[passage.id]) for passage in passages]).reshape(-1, 2)
 
-    def know(self, passages: Sequence[Passage]) -> None:
-        """Make and keep the vectors of passages that are new."""
+    def know(self, passages: Sequence[Passage]) -> bool:
+        """Make and keep the vectors of passages that are new. False where keeping them would push others out."""
+        if self._store.is_full:
+            return False
         self._vectors(passages)
+        return True
 
     def _vectors(self, passages: Sequence[Passage]) -> dict[str, TokenVectors]:
         found = self._store.vectors(passages)
@@ -230,9 +233,9 @@ class LateFusionReranker:
             for logit, left in zip(logits.tolist(), unread, strict=True)
         ]
 
-    def know(self, passages: Sequence[Passage]) -> None:
-        """Make the vectors of passages that are new, ahead of any question."""
-        self._late.know(passages)
+    def know(self, passages: Sequence[Passage]) -> bool:
+        """As in `KnowsAhead`: the vectors of passages that are new are made and kept."""
+        return self._late.know(passages)
 
     def late_features(self, query: str, passages: Sequence[Passage]) -> Features:
         """As `LateInteraction.features`."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rag.asker import asker
-from rag.ports import Progress, Reranker
+from rag.ports import KnowsAhead, Progress, Reranker
 from rag.types import EngineInfo, Passage, Relevance
 
 log = logging.getLogger(__name__)
@@ -286,6 +286,10 @@ class CachedReranker:
                 }
             )
         return [relevances[passage.text] for passage in passages]
+
+    def know(self, passages: Sequence[Passage]) -> bool:
+        """As in `KnowsAhead`, by the reranker within."""
+        return isinstance(self._inner, KnowsAhead) and self._inner.know(passages)
 
     def estimate_seconds(self, n_passages: int) -> float | None:
         """That of the reranker within: nobody knows what will be asked."""
