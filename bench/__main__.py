@@ -34,7 +34,10 @@ BENCHMARKS = {
     "ingest": "from PDF to searchable, and stage by stage",
     "index": "hybrid recall and writing as a collection grows",
     "load": "many people at once",
+    "api": "the HTTP API under load: sustained, in a spike, and through an hour's questions",
     "start": "from `streamlit run` to a page and to an answer",
+    "clicks": "from a click to its effect, alone and while files are ingested",
+    "ray": "the same files without Ray and on workers of a local one",
     "scaling": "bytes a chunk, recall of quantized vectors, and what N chunks need",
     "roofline": "how far from what this machine can do",
 }

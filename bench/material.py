@@ -50,6 +50,21 @@ def pdfs_of(folder: Path) -> list[Path]:
     return files
 
 
+def copies_of(files: Sequence[Path], count: int, folder: Path) -> list[Path]:
+    """So many files made of these in turn: the same work, another content and name each, so that all are ingested.
+
+    Each has a comment after its end, which readers of PDFs pass over.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    copies = []
+    for number in range(count):
+        original = files[number % len(files)]
+        copy = folder / f"{number + 1:03}-{original.name}"
+        copy.write_bytes(original.read_bytes() + f"\n% copy {number + 1}\n".encode())
+        copies.append(copy)
+    return copies
+
+
 def questions_of(folder: Path, count: int, *, seed: int = 37) -> list[str]:
     """So many different questions of a set, the same ones every time; all of them where it has fewer."""
     texts = sorted({question.text for question in labelled_set(folder).questions})

@@ -30,7 +30,10 @@ HEADINGS = {
     "ingest": "Ingesting",
     "index": "The index as it grows",
     "load": "Many people at once",
+    "api": "The HTTP API under load",
     "start": "Starting",
+    "clicks": "Clicking while files are ingested",
+    "ray": "Ingesting on Ray",
     "scaling": "What many chunks need",
     "roofline": "How far from the machine's limit",
 }

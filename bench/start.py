@@ -6,29 +6,21 @@ No peer takes part. The browser is open already, and the files are in the disk's
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.engines import filled_engines, settings_in
 from bench.machine import OWN_LIBRARIES, versions
-from bench.material import ROOT, SAMPLES, pdfs_of, questions_of
+from bench.material import SAMPLES, pdfs_of, questions_of
 from bench.rounds import spread
+from bench.served import LONGEST_S, chromium, filled_folder, served_pages
 from bench.words import listed_versions, seconds_of
 from rag.errors import BadInput
 from rag.evaluation.tables import Table
 
-LONGEST_S = 300.0
 MOMENTS = ("served", "page", "usable", "answer")
 WORDS = {
     "served": "the server answers",
@@ -60,7 +52,7 @@ def measure(options: argparse.Namespace, show: Callable[[str], None]) -> dict[st
         if options.data_dir:
             shutil.copytree(options.data_dir, filled)
         else:
-            _fill(filled, options.set)
+            filled_folder(filled, pdfs_of(options.set))
         starts = []
         for number in range(options.rounds):
             copy = Path(name) / f"copy-{number}"
@@ -94,25 +86,9 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     ]
 
 
-def chromium() -> str | None:
-    """Path of an installed Chromium or Chrome, or None."""
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    return next((path for name in names if (path := shutil.which(name))), None)
-
-
-def _fill(folder: Path, source: Path) -> None:
-    from ingest.samples import mark_samples_done
-
-    with filled_engines(folder, pdfs_of(source)):
-        pass
-    mark_samples_done(settings_in(folder).collection_dir)
-
-
 def _start(data_dir: Path, question: str) -> dict[str, float]:
     from playwright.sync_api import sync_playwright
 
-    port = _free_port()
-    url = f"http://127.0.0.1:{port}"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium(), args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -121,7 +97,7 @@ def _start(data_dir: Path, question: str) -> dict[str, float]:
         page.set_default_timeout(LONGEST_S * 1000)
         try:
             started = time.perf_counter()
-            with _served(data_dir, port, url):
+            with served_pages(data_dir) as url:
                 moments = {"served": time.perf_counter() - started}
                 page.goto(url)
                 page.get_by_role("heading", level=1).wait_for()
@@ -136,48 +112,3 @@ def _start(data_dir: Path, question: str) -> dict[str, float]:
         finally:
             browser.close()
     return moments
-
-
-@contextmanager
-def _served(data_dir: Path, port: int, url: str) -> Iterator[None]:
-    """The app in a process of its own, once it answers."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("RANK37_", "OPENAI_", "QDRANT_"))
-    }
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
-    command += ["--server.headless", "true"]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment | {"RANK37_DATA_DIR": str(data_dir), "RANK37_RERANKER": "embedded"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        end = time.monotonic() + LONGEST_S
-        while not _answers(url):
-            if process.poll() is not None or time.monotonic() > end:
-                raise BadInput(f"the app did not start (exit status {process.poll()}): try `streamlit run app.py`")
-            time.sleep(0.02)
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(20)
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2) as reply:
-            return bool(reply.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -8,13 +8,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from bench.__main__ import BENCHMARKS, KEPT, command_of, main
+from bench.api import slope_kb
+from bench.callers import judged
 from bench.machine import machine, watched_memory
-from bench.material import SAMPLES
+from bench.material import SAMPLES, copies_of
 from bench.report import page, read_kept
 from bench.roofline import Shape, operations
+from bench.served import chromium
+from ingest.files import content_id
+from ingest.read_pdf import read_pdf
 
 
 @pytest.fixture
@@ -85,6 +91,73 @@ def test_load_answers_everybody(small_set: Path, capsys: pytest.CaptureFixture[s
     result = run(capsys, "load", "--set", str(small_set), "--people", "1", "3", "--each", "2")
     assert [(one["people"], one["questions"], one["errors"]) for one in result["runs"]] == [(1, 2, []), (3, 6, [])]
     assert result["p95_times_alone"]["1"] == 1.0
+
+
+def test_the_api_stands_all_three_loads(small_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    loads = ["--askers", "2", "--seconds", "1", "--at-once", "120", "--compared", "1", "--questions", "9"]
+    result = run(capsys, "api", "--set", str(small_set), *loads)
+    sustained, spike, soak = result["sustained"], result["spike"], result["soak"]
+    assert (sustained["errors"], spike["errors"], soak["errors"]) == ({}, {}, {})
+    assert sustained["turned_away"] == soak["turned_away"] == 0
+    assert sustained["requests"] == sum(kind["count"] for kind in sustained["kinds"].values())
+    assert spike["served"] + spike["turned_away"] == 120
+    assert spike["served"] >= 4 + 64  # RANK37_AT_WORK and RANK37_WAITING
+    assert spike["same_answers"] == 1
+    assert [look["questions"] for look in soak["looks"]] == list(range(10))
+    assert all(look["memory_mb"] > 0 and look["files"] > 0 and look["threads"] > 0 for look in soak["looks"])
+    assert result["logged_warnings"] == {}
+
+
+def test_turning_away_is_right_only_where_it_is_said_when_to_come_back() -> None:
+    away = judged("ask", httpx.Response(429, headers={"Retry-After": "7"}), 0.1)
+    assert (away.retry_after_s, away.error, away.is_right) == (7, None, False)
+    for reply in (httpx.Response(429), httpx.Response(500, headers={"Retry-After": "7"}), httpx.Response(404)):
+        wrong = judged("ask", reply, 0.1)
+        assert (wrong.retry_after_s, wrong.is_right) == (None, False)
+        assert wrong.error is not None
+        assert str(reply.status_code) in wrong.error
+
+
+def test_memory_that_a_leak_takes_shows_in_the_slope_and_what_is_loaded_once_does_not() -> None:
+    once = [{"questions": n, "memory_mb": 400.0 if n < 20 else 600.0} for n in range(60)]
+    assert slope_kb(once, 20) == 0.0
+    leak = [{"questions": n, "memory_mb": 400.0 + 0.25 * n} for n in range(60)]
+    assert slope_kb(leak, 20) == pytest.approx(250.0)
+
+
+def test_ray_brings_in_what_is_brought_in_without_it(small_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ray", reason='the extra "ray" is not installed')
+    result = run(capsys, "ray", "--set", str(small_set), "--files", "2", "--workers", "1")
+    local, ray = result["runs"]["without Ray"], result["runs"]["Ray, 1 worker"]
+    assert result["files"] == 2
+    assert local["chunks"] == ray["chunks"] > 0
+    assert local["cpu_s"] > 0
+    assert {"the command", "cutting", "embedding", "Ray's own"} <= ray["cpu_by_kind_s"].keys()
+    assert not {"cutting", "embedding", "Ray's own"} & local["cpu_by_kind_s"].keys()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(chromium() is None, reason="no Chromium found: install chromium to run the browser tests")
+def test_clicks_are_timed_alone_and_while_files_are_ingested(
+    small_set: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = run(capsys, "clicks", "--set", str(small_set), "--turns", "1", "--rounds", "1", "--files", "40")
+    assert result["times"].keys() == {"nothing else running", "while files are ingested"}
+    for kinds in result["times"].values():
+        assert {kind: len(taken["seconds"]) for kind, taken in kinds.items()} == {
+            "to the Documents page": 1,
+            "a switch on the page": 2,
+            "to the Ask page": 1,
+        }
+        assert all(0 < second < 300 for taken in kinds.values() for second in taken["seconds"])
+
+
+def test_copies_are_other_files_that_read_the_same(tmp_path: Path) -> None:
+    original = SAMPLES / "pdfs" / "shop-shipping.pdf"
+    first, second = copies_of([original], 2, tmp_path / "copies")
+    assert len({content_id(path, max_bytes=10**9) for path in (original, first, second)}) == 3
+    texts = [[page.text for page in read_pdf(path).pages] for path in (original, first, second)]
+    assert texts[0] == texts[1] == texts[2]
 
 
 def test_a_set_without_pdfs_is_refused_with_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
