@@ -16,6 +16,7 @@ import pytest
 
 from ingest.library import Library
 from ingest.samples import mark_samples_done
+from ingest.turns import Turns
 from rag.errors import BadInput
 from rag.settings import Settings
 from rag.types import RerankProgress, Result
@@ -176,6 +177,20 @@ def test_beyond_the_line_questions_are_sent_away(narrow: tuple[str, Gate]) -> No
         asker.join(START_S)
     assert [reply.status_code for reply in replies] == [200, 200]
     assert gate.n_begun == 2
+
+
+def test_where_the_pages_take_all_places_callers_are_told_when_to_come_back(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = Turns(at_work=1, waiting=0)
+    monkeypatch.setattr(served.library, "turns", turns)
+    body = {"question": "What does a parking permit cost?"}
+    with served.client(served.all_key) as client:
+        with turns.taken():
+            refused = client.post("/v1/ask", json=body)
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) >= 1
+        assert client.post("/v1/ask", json=body).is_success
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -21,6 +21,9 @@ from rag.errors import (
 )
 
 OPENAI_PATHS = ("/v1/chat/", "/v1/models")
+TURN_RETRY_S = 10
+"""How long a caller is told to stay away where people at the pages have taken all places: how long they take is not
+known here."""
 
 
 class NotSignedIn(Rank37Error):
@@ -101,6 +104,8 @@ def reply_of(path: str, error: Rank37Error) -> JSONResponse:
     headers = {}
     if isinstance(error, LineFull):
         headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, TooManyQuestions):
+        headers["Retry-After"] = str(TURN_RETRY_S)
     if isinstance(error, NotSignedIn):
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(body_of(path, error), status_of(error), headers)
