@@ -52,11 +52,12 @@ class Foretelling:
 
     def logits(self, features: Features) -> Features:
         """The foretold logits, `(n_passages,)`, of what `LateInteraction.features` gives."""
-        return features @ np.array([self.max_sim, self.cosine]) + self.bias
+        logits: Features = features @ np.array([self.max_sim, self.cosine]) + self.bias
+        return logits
 
     def unread(self, logits: Features) -> NDArray[np.bool_]:
         """Which passages the cross-encoder need not read, `(n_passages,)`."""
-        left = logits < np.log(self.below / (1 - self.below))
+        left: NDArray[np.bool_] = logits < np.log(self.below / (1 - self.below))
         left[np.argsort(-logits, kind="stable")[: self.read]] = False
         return left
 

@@ -124,8 +124,8 @@ def add_train_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
     foretell.add_argument("model", type=Path, help="folder of the model, calibrated with late interaction")
     foretell.add_argument("--groups", type=Path, nargs="+", required=True, help="files that `candidates` wrote")
     foretell.add_argument("--out", type=Path, required=True, help="folder for the quicker model")
-    foretell.add_argument("--read", type=int, default=24, help="so many of the best of a question are read (24)")
-    foretell.add_argument("--below", type=float, default=0.15, help="and all that may score this or more (0.15)")
+    foretell.add_argument("--read", type=int, default=20, help="so many of the best of a question are read (20)")
+    foretell.add_argument("--below", type=float, default=0.25, help="and all that may score this or more (0.25)")
     foretell.set_defaults(run=_foretell)
 
     promote = steps.add_parser("promote", help="let a trained reranker serve, if it beats the one in use")
