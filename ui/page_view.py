@@ -298,8 +298,8 @@ def _quote_html(sight: Sight) -> str:
     marker = f'<b class="r37-marker">[{sight.marker}]</b> ' if sight.marker else ""
     if sight.quote is None:
         text = as_html(snippet(sight.chunk.text, 300))
-        return f'<p class="r37-looked">{marker}The passage that begins: {text}</p>'
-    return f'<p class="r37-looked">{marker}“{as_html(sight.quote)}”</p>'
+        return f'<p class="r37-looked" tabindex="0">{marker}The passage that begins: {text}</p>'
+    return f'<p class="r37-looked" tabindex="0">{marker}“{as_html(sight.quote)}”</p>'
 
 
 def _passage_html(sight: Sight) -> str:

@@ -408,7 +408,8 @@ def _verdict(verdict: Mapping[str, Any]) -> None:
         for name, lift in verdict["lift"].items()
     )
     left.html(
-        f"""<div class="r37-tablebox"><table class="r37-table r37-figs" data-testid="lift"><thead><tr><th></th>
+        f"""<div class="r37-tablebox" tabindex="0" role="region" aria-label="With and without rerank"><table
+class="r37-table r37-figs" data-testid="lift"><thead><tr><th></th>
 <th>Without rerank</th><th>With rerank</th><th>Lift</th></tr></thead><tbody>{rows}</tbody></table></div>"""
     )
     depths = "".join(
@@ -420,7 +421,8 @@ def _verdict(verdict: Mapping[str, Any]) -> None:
     )
     heads = "".join(f"<th>{name}</th>" for name in verdict["lift"])
     right.html(
-        f"""<div class="r37-tablebox"><table class="r37-table r37-figs" data-testid="depths"><thead><tr>
+        f"""<div class="r37-tablebox" tabindex="0" role="region" aria-label="By the number of passages read"><table
+class="r37-table r37-figs" data-testid="depths"><thead><tr>
 <th>Passages read</th>{heads}<th>Time</th></tr></thead><tbody>{depths}</tbody></table></div>"""
     )
     st.caption(

@@ -89,7 +89,10 @@ def _in_use(workspace: Workspace) -> None:
 <small>{as_html(details)}</small></td><td>{sentence_html(why)}</td></tr>"""
         for role, name, details, why in rows
     )
-    st.html(f'<div class="r37-settings"><table><tbody>{body}</tbody></table></div>')
+    st.html(
+        f"""<div class="r37-settings" tabindex="0" role="region" aria-label="What is in use"><table>
+<tbody>{body}</tbody></table></div>"""
+    )
 
 
 def _connections(workspace: Workspace) -> None:
