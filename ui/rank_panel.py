@@ -252,8 +252,9 @@ def panel_html(trace: Trace, shown: Collection[int] | None = None, kinds: Kinds 
     places = {candidate.rank: place for place, candidate in enumerate(listed)}
     after, wires = _after_and_wires(trace, places, kinds)
     if trace.ranked:
+        foretold = f'; <abbr title="{FORETOLD}">≈ foretold</abbr>' if any(one.foretold for one in trace.ranked) else ""
         right = f"""<ol class="r37-after"><li class="r37-head"><b>After rerank</b>
-            <span>relevance score, 0 to 1</span></li>{"".join(after)}</ol>"""
+            <span>relevance score, 0 to 1{foretold}</span></li>{"".join(after)}</ol>"""
     else:
         right = """<ol class="r37-after"><li class="r37-head"><b>After rerank</b></li>
             <li class="r37-nothing">The reranker gave no order.</li></ol>"""

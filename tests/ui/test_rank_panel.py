@@ -16,7 +16,7 @@ from rag.merge import keep_for_parts, merge_candidates, merge_rankings
 from rag.replay import at_floor
 from rag.rerank import order
 from rag.types import Candidate, Chunk, EngineInfo, PageSpan, RankedChunk, Relevance, Trace
-from ui.rank_panel import deciding_html, panel_html, shown, summary, tried_html
+from ui.rank_panel import FORETOLD, deciding_html, panel_html, shown, summary, tried_html
 
 FLOOR = 0.4
 
@@ -112,6 +112,18 @@ def test_floor_line_stands_between_the_last_passing_and_the_first_below() -> Non
     assert kinds == ["row kept", "row kept", "floor", "row below", "row below"]
     assert "Floor 0.40 2 passages at or above, 2 below" in after[2][2]
     assert "0.399" in after[3][2], "just under the floor never reads as the floor"
+
+
+def test_a_score_that_was_foretold_is_marked_as_such() -> None:
+    trace = trace_of(0.9, 0.1, 0.2)
+    assert "≈" not in panel_html(trace)
+    foretold = tuple(replace(one, foretold=one.rank > 1) for one in trace.ranked)
+    html = panel_html(replace(trace, ranked=foretold))
+    _, after = parsed_html(html)
+    rows = [row for row in after if "r37-row" in row[0]]
+    assert ["≈" in row[2] for row in rows] == [False, True, True]
+    assert "≈ 0.200" in rows[1][2]
+    assert html.count(FORETOLD) == 3, "at both scores, and at the head of the column"
 
 
 def test_passages_beyond_the_limit_are_set_apart() -> None:
