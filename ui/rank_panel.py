@@ -284,6 +284,10 @@ def _leap(trace: Trace, kinds: Kinds) -> str:
     what = "moved to the top" if best.rank_change else "stayed at the top"
     place = f"<b>{as_html(chunk.title)}</b> {where(chunk, kinds)}"
     came = f"{place} {what}" + ("" if kept else ", and still is below the floor" if best.score is not None else "")
+    furthest = max(trace.kept, key=lambda ranked: ranked.rank_change, default=best)
+    if furthest.rank_change > max(best.rank_change, 0):
+        name = as_html(snippet(furthest.chunk.heading or furthest.chunk.title, 60))
+        came += f"; furthest up came <b>{name}</b>, {furthest.candidate.rank} → {furthest.rank}"
     return f"""<p class="r37-leap{" kept" if kept else ""}" data-testid="leap">
 <b class="r37-leap-ranks">{best.candidate.rank} → {best.rank}</b><span>{came}</span></p>"""
 
@@ -312,7 +316,7 @@ def _overview(trace: Trace) -> str:
     y_floor = 100 * passing / n
     # As a picture, since the page's own HTML may hold no drawing; its colours are legible on light and dark.
     picture = f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100" preserveAspectRatio="none"><style>
-path{{fill:none;stroke:#86929a;stroke-width:1;vector-effect:non-scaling-stroke}}.below{{opacity:.3}}
+path{{fill:none;stroke:#86929a;stroke-width:1;vector-effect:non-scaling-stroke}}.passing{{opacity:.45}}.below{{opacity:.25}}
 .kept{{stroke:#17917f;stroke-width:2.5}}.floor{{stroke:#c27314;stroke-width:1.5;stroke-dasharray:5 3}}</style>
 {"".join(faint + strong)}<path class="floor" d="M62 {y_floor:.1f} L100 {y_floor:.1f}"/></svg>"""
     encoded = base64.b64encode(picture.encode()).decode()

@@ -279,6 +279,27 @@ def test_the_best_passage_s_way_is_told_in_large_figures() -> None:
     assert "stayed at the top" in panel_html(trace_of(0.9, 0.2))
 
 
+def test_the_kept_passage_that_came_furthest_up_is_named_beside_the_best() -> None:
+    # Recalled at 2, 9 and 30, ranked 1, 2 and 3: the best rose by 1, the third by 27.
+    scores = {2: 0.9, 9: 0.8, 30: 0.7}
+    html = panel_html(told_apart_each(*(scores.get(rank, 0.1) for rank in range(1, 40))))
+    assert '<b class="r37-leap-ranks">2 → 1</b>' in html
+    assert "; furthest up came <b>Manual</b>, 30 → 3" in html
+    assert "furthest" not in panel_html(trace_of(0.1, 0.9, 0.8)), "the best itself, or one that rose no further"
+
+
+def told_apart_each(*scores: float) -> Trace:
+    """As `trace_of`, with passages that don't say the same, so that none is left out as a duplicate."""
+    trace = trace_of(*scores)
+    candidates = tuple(
+        replace(one, chunk=replace(one.chunk, text=" ".join(f"w{one.rank}x{n}" for n in range(8))))
+        for one in trace.candidates
+    )
+    relevances = [Relevance(order=score, score=score) for score in scores]
+    ranked = order(candidates, relevances)
+    return replace(trace, candidates=candidates, ranked=ranked, kept=keep(ranked, floor=FLOOR, limit=5))
+
+
 def test_search_and_states_narrow_the_list() -> None:
     trace = told_apart(trace_of(0.9, 0.8, 0.7, 0.1, limit=2))
     assert shown(trace, [], "") is None
