@@ -568,7 +568,9 @@ class Library:
         return [workspace._serving.index for workspace in self.workspaces()]
 
     def _is_busy(self) -> bool:
-        return self.turns.is_anyone_here or any(not workspace.queue.wait(0) for workspace in self.workspaces())
+        return self.turns.is_anyone_here or any(
+            workspace.is_reindexing or not workspace.queue.wait(0) for workspace in self.workspaces()
+        )
 
     def _embedder_of_collection(self, settings: Settings) -> Embedder:
         return open_collection_embedder(settings, lambda own: self.embedder_of(embedder_choice(own)))
