@@ -80,7 +80,7 @@ def export(
         learnt = read_learnt_questions(model_folder)
         if learnt:
             write_learnt_questions(halved, learnt)
-        keep_weights(model_folder, halved)
+        keep_weights(model_folder, halved, trained=False)
         for path in sorted(halved.iterdir()):
             path.replace(unfinished / path.name)
         halved.rmdir()

@@ -126,7 +126,8 @@ def train(
         "after": after,
     }
     save_model(model, folder / "model", card=_card(report))
-    keep_weights(base, folder / "model")  # fitted to the base's logit: a long training asks for `calibrate` again
+    # Fitted to the base's logit: a long training asks for `calibrate` again.
+    keep_weights(base, folder / "model", trained=True)
     seen = {question_digest(group.query) for group in groups}
     write_learnt_questions(folder / "model", seen | read_learnt_questions(base))
     (folder / "training.json").write_text(json.dumps(report | {"identity": identity}, indent=2), encoding="utf-8")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from sentence_transformers import CrossEncoder
 
 from rag.engines.cross_encoder import CrossEncoderReranker
-from rag.engines.late_fusion import FusionWeights, read_weights
+from rag.engines.late_fusion import Foretelling, FusionWeights, read_weights
 from rag.engines.local_models import bf16_is_quick
 from rag.errors import BadInput, ModelUnavailable
 from rag.training.groups import TrainingGroup, question_digest, split_by_question, write_groups
@@ -300,8 +300,8 @@ def test_late_interaction_of_the_base_stays_beside_the_model(tmp_path: Path, tin
     base = tmp_path / "base"
     shutil.copytree(tiny_bert, base)
     weights = FusionWeights("an encoder", "1", 0.5, 20.0, 3.0, -12.0)
-    weights.write(base)
+    replace(weights, foretelling=Foretelling(20.0, 3.0, -12.0, read=20, below=0.25)).write(base)
     train(tiny_groups(), base, tmp_path / "out", replace(PLAN, epochs=1))
-    assert read_weights(tmp_path / "out" / "model") == weights
+    assert read_weights(tmp_path / "out" / "model") == weights, "what foretold the base's scores is left behind"
     train(tiny_groups(), tiny_bert, tmp_path / "plain", replace(PLAN, epochs=1))
     assert read_weights(tmp_path / "plain" / "model") is None
