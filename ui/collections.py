@@ -27,7 +27,10 @@ def show() -> None:
     """Draw the page."""
     workspace = open_workspace()
     st.title("Collections", anchor=False)
-    st.markdown("A question is asked in one collection: its documents, its chats, its floor. They share the models.")
+    st.markdown(
+        "A question is asked in one collection: its documents, its chats, its floor. They share the models, but for an "
+        "embedder of its own."
+    )
     _new_collection(workspace)
     for card in workspace.library.collections(visitor().person):
         with problems_shown():
