@@ -20,6 +20,7 @@ st.set_page_config("Rank37", page_icon=UI / "icon.svg", layout="wide")
 st.logo(UI / "logo.svg", size="large")
 st.html(UI / "style.css")
 st.html(UI / "chats.css")
+st.html(f"<style>.stDialog {{ color-scheme: {st.context.theme.type or 'light'}; }}</style>")
 
 visitor = None
 is_asked = False
