@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--askers", type=int, default=8, help="sustained: who calls again as soon as served (8)")
     parser.add_argument("--seconds", type=float, default=30, help="sustained: for how long (30)")
     parser.add_argument("--at-once", type=int, default=120, help="spike: questions at the same moment (120)")
+    parser.add_argument("--waiting", type=int, default=64, help="the server's RANK37_WAITING: places in its line (64)")
     parser.add_argument("--compared", type=int, default=5, help="spike: questions asked alone before and after (5)")
     parser.add_argument("--questions", type=int, default=60, help="soak: questions one after the other (60)")
 
@@ -74,7 +75,8 @@ def measure(options: argparse.Namespace, show: Callable[[str], None]) -> dict[st
         chunks = filled_folder(folder, pdfs_of(options.set))
         port = free_port()
         url = f"http://127.0.0.1:{port}"
-        with served(["ui.api", "--port", str(port), "--log-json"], folder, f"{url}/healthz", log) as process:
+        module, settings = ["ui.api", "--port", str(port), "--log-json"], {"RANK37_WAITING": str(options.waiting)}
+        with served(module, folder, f"{url}/healthz", log, **settings) as process:
             documents = sorted({chunk.document_id for chunk in chunks})
             texts = [chunk.text for chunk in chunks]
             driven = asyncio.run(_driven(url, Watch(process.pid), options, show, questions, texts, documents))
@@ -83,6 +85,7 @@ def measure(options: argparse.Namespace, show: Callable[[str], None]) -> dict[st
         "set": options.set.name,
         "chunks": len(chunks),
         "documents": len(documents),
+        "waiting": options.waiting,
         **driven,
         "logged_warnings": warnings,
         "versions": versions([*OWN_LIBRARIES, "fastapi", "uvicorn", "httpx"]),

@@ -51,15 +51,17 @@ def environment_of(data_dir: Path) -> dict[str, str]:
 
 
 @contextmanager
-def served(module: Sequence[str], data_dir: Path, health_url: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m MODULE...`, once it answers; stopped at the end. What it prints is in `log`.
+def served(
+    module: Sequence[str], data_dir: Path, health_url: str, log: Path, **settings: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m MODULE...` with settings of its own, once it answers; stopped at the end. What it prints is in `log`.
 
     Raises: BadInput where it does not start.
     """
     command = [sys.executable, "-m", *module]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment_of(data_dir), stdout=output, stderr=subprocess.STDOUT
+            command, cwd=ROOT, env=environment_of(data_dir) | settings, stdout=output, stderr=subprocess.STDOUT
         )
     try:
         end = time.monotonic() + LONGEST_S
