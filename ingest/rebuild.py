@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -136,6 +137,8 @@ def begin_rebuilt(settings: Settings, embedder: Embedder, choice: EmbedderChoice
 def declare_whole(rebuilt: Path, settings: Settings) -> None:
     """From now on the new index is the collection's, whatever happens. Raises OSError."""
     write_durably(rebuilt / WHOLE, whole_note(rebuilt, settings.collection_dir))
+    with suppress(OSError):  # what a kill leaves of the folder is then nothing to continue
+        (rebuilt / PLAN_FILE).unlink()
 
 
 def planned_choice(rebuilt: Path) -> EmbedderChoice | None:

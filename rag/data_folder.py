@@ -123,17 +123,15 @@ def put_in_place(collection_dir: Path) -> None:
     The caller keeps everyone from opening the collection. A kill on the way leaves what the next call finishes. A new
     index that is not whole yet stays as it is.
     """
-    whole = [folder for folder in rebuilt_folders(collection_dir) if _is_whole(folder)]
-    if not whole:
+    folders = rebuilt_folders(collection_dir)
+    while folders and not _is_whole(folders[-1]):
+        folders.pop()  # one that is being made
+    if not folders:
         return
-    *outdated, rebuilt = whole
-    parts = _parts_of(rebuilt)
+    *outdated, rebuilt = folders
+    home, parts = home_in(rebuilt, collection_dir), _parts_of(rebuilt)
     for part in REBUILT_PARTS:
-        new, place, earlier = (
-            home_in(rebuilt, collection_dir) / part,
-            collection_dir / part,
-            rebuilt / f"earlier-{part}",
-        )
+        new, place, earlier = home / part, collection_dir / part, rebuilt / f"earlier-{part}"
         if (new.exists() or part not in parts) and place.exists():
             _remove(earlier)
             place.rename(earlier)

@@ -20,7 +20,19 @@ from ingest.samples import mark_samples_done
 from ingest.write import Ingester
 from rag.__main__ import main as rag_main
 from rag.backup import back_up
-from rag.data_folder import EMBEDDER_FILE, rebuilt_folders
+from rag.data_folder import (
+    EMBEDDER_FILE,
+    WHOLE,
+    begun_folder,
+    drop_earlier,
+    has_whole_rebuilt,
+    home_in,
+    homes_of,
+    next_folder,
+    put_in_place,
+    rebuilt_folders,
+    whole_note,
+)
 from rag.embedder_choice import EmbedderChoice
 from rag.engines.cross_encoder import EMBEDDED_RERANKER_FOLDER
 from rag.engines.token_index import TokenIndex
@@ -396,6 +408,33 @@ def test_it_is_reindexed_again_and_back_without_a_restart(
         assert rebuilt_folders(folder) == []
     finally:
         again.close()
+
+
+def test_the_newest_whole_index_is_put_in_place_and_one_that_is_being_made_stays(tmp_path: Path) -> None:
+    town = tmp_path / "town"
+
+    def index_in(folder: Path, content: str) -> None:
+        (folder / "index").mkdir(parents=True)
+        (folder / "index" / "which").write_text(content)
+
+    index_in(town, "earlier")
+    for name, whole in (("rebuilt", True), ("rebuilt-2", False), ("rebuilt-10", True), ("rebuilt-11", False)):
+        index_in(home_in(town / name, town), name)
+        if whole:
+            (town / name / WHOLE).write_bytes(whole_note(town / name, town))
+    (town / "tokens").mkdir()
+    assert homes_of(town) == [home_in(town / "rebuilt-10", town), home_in(town / "rebuilt", town), town]
+    assert next_folder(town) == begun_folder(town) == town / "rebuilt-11"
+    drop_earlier(town, home_in(town / "rebuilt-10", town))
+    assert has_whole_rebuilt(town), "what serves is not dropped"
+
+    put_in_place(town)
+
+    assert (town / "index" / "which").read_text() == "rebuilt-10"
+    assert not (town / "tokens").exists(), "the new index has none"
+    assert [path.name for path in rebuilt_folders(town)] == ["rebuilt-11"]
+    drop_earlier(town, town)
+    assert (town / "index").exists(), "it is in its place, and serves"
 
 
 def test_what_can_not_be_done_is_refused_before_anything_starts(
