@@ -153,9 +153,9 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     ]
     if NEW in result["times"]:
         notes.append(
-            f"'{OURS}' serves with late interaction, which peers don't have: it orders otherwise on purpose, scores all "
-            "passages by it and reads with the cross-encoder what may be among the best. Passages are read ahead while "
-            f"nobody asks; '{NEW}' is a first question after a start. '{WHOLE}' computes what the peers compute."
+            f"'{OURS}' serves with late interaction, which peers don't have: it orders otherwise on purpose, scores "
+            "every passage by it, and reads with the cross-encoder what may be among the best. Passages are read ahead "
+            f"while nobody asks; '{NEW}' is a first question after a start. '{WHOLE}' computes what the peers compute."
         )
     if result["cascade_ratio"]:
         notes.append(
