@@ -63,7 +63,8 @@ def test_ask_runs_without_the_frameworks_and_ours_agrees_with_itself(
     small_set: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = run(capsys, "ask", "--set", str(small_set), "--rounds", "1", "--peers")
-    assert set(result["times"]) == {"rank37", "rank37, cross-encoder alone"}
+    assert set(result["times"]) == {"rank37", "rank37, passages new to it", "rank37, cross-encoder alone"}
+    assert result["best_shared"]["rank37"] == result["best_shared"]["rank37, passages new to it"]
     assert result["stages_ms"]["rank37"].keys() == {"embed", "recall", "rerank"}
 
 
