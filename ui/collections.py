@@ -28,8 +28,8 @@ def show() -> None:
     workspace = open_workspace()
     st.title("Collections", anchor=False)
     st.markdown(
-        "A question is asked in one collection: its documents, its chats, its floor. They share the models, but for an "
-        "embedder of its own."
+        "A question is asked in one collection: its documents, its chats, its floor. They share the models; only the "
+        "embedder can be its own."
     )
     _new_collection(workspace)
     for card in workspace.library.collections(visitor().person):
