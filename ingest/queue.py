@@ -427,6 +427,11 @@ class IngestQueue:
         """A file of an upload that was never taken, unless someone is just writing it."""
         found = _JOB_ID.search(leftover.name)
         job_id = found.group() if found else leftover.stem
+        if (
+            leftover.suffix == ".part" and job_id in self._jobs
+        ):  # this queue writes nothing meanwhile: an earlier one did
+            leftover.unlink(missing_ok=True)
+            return
         if job_id in self._jobs or (self._folder / f"{job_id}.json").exists():
             return
         owned = self._own(job_id)

@@ -381,8 +381,11 @@ def test_what_someone_is_just_writing_is_left_alone(open_queue: Callable[[], Ing
     written, half = "a" * 32, "b" * 32
     (folder / f"{written}.pdf").write_bytes(b"being written by another process")
     (folder / f".{half}.pdf.77.part").write_bytes(b"left by one that was killed")
+    (folder / f"{'c' * 32}.json").write_text('{"file": "c.pdf", "starts": 3}')
+    (folder / f".{'c' * 32}.json.77.part").write_bytes(b"left by one that was killed as it wrote the card anew")
     with FileLock(folder / f"{written}.owned"):
-        open_queue()
+        assert [job.file for job in open_queue().jobs()] == ["c.pdf"]
+        assert not list(folder.glob(".*.part"))
         assert (folder / f"{written}.pdf").exists()
         assert not list(folder.glob(f"*{half}*"))
 
