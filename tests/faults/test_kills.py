@@ -57,6 +57,8 @@ class Lives:
         )
         assert self._read() == "ready"
         self.killed = 0
+        self.longest_s = {"ingest": LONGEST_LIFE_S, "app": LONGEST_LIFE_S}
+        """By kind, of a life that the clock ends: shorter on a machine on which one was done before its end."""
 
     def run(
         self, kind: str, data_dir: Path, steps: list[list[str]], *, after_s: float | None = None, countdown: int = 0
@@ -72,7 +74,10 @@ class Lives:
             with suppress(ProcessLookupError):  # on a quick machine it was done before
                 os.kill(child, signal.SIGKILL)
         status = int(self._read())
-        self.killed += os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        was_killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        self.killed += was_killed
+        if after_s is not None and not was_killed:
+            self.longest_s[kind] = min(self.longest_s[kind], after_s)
         assert os.WIFEXITED(status) or os.WTERMSIG(status) == signal.SIGKILL, f"it died of {status}"
         told: list[list[Any]] = []
         if self._told.exists():
@@ -125,10 +130,10 @@ def papers(tmp_path_factory: pytest.TempPathFactory, embedder: Embedder) -> dict
     return papers
 
 
-def after(kill: int, kind: str, chance: random.Random) -> dict[str, Any]:
+def after(kill: int, kind: str, chance: random.Random, lives: Lives) -> dict[str, Any]:
     """When the life ends: by the clock and by a change in turn."""
     if kill % 2:
-        return {"after_s": chance.uniform(0.02, LONGEST_LIFE_S)}
+        return {"after_s": chance.uniform(0.02, lives.longest_s[kind])}
     return {"countdown": chance.randint(1, MOST_CHANGES[kind])}
 
 
@@ -185,7 +190,7 @@ def test_killed_ingestions_lose_and_double_nothing(
                 steps.append(["ingest", str(paper.path), name])
                 there[name] = paper.document_id
                 planned.append((name, paper.document_id))
-        told = lives.run("ingest", data_dir, steps, **after(kill, "ingest", chance))
+        told = lives.run("ingest", data_dir, steps, **after(kill, "ingest", chance, lives))
         told = [what for what in told if what[0] != "done"]
         assert all(what[0] != "ingested" or what[2] is not None for what in told), told
         n_acknowledged += len(told)
@@ -207,7 +212,7 @@ def test_killed_ingestions_lose_and_double_nothing(
         current = ready
     killed = lives.killed - begun
     print(f"{killed} kills, {n_acknowledged} steps acknowledged, after {n_unfinished} a document was unfinished")
-    assert killed >= KILLS // 2 * 0.4, "hardly a run was killed before it was done"
+    assert killed >= KILLS // 2 * 0.8, "most runs were done before their kill"
     assert n_acknowledged > 0
 
 
@@ -247,7 +252,7 @@ def test_killed_apps_lose_no_upload_question_or_label(
         chance.shuffle(steps)
         steps.append(["ask", sentences(1000 + chance.randint(0, kill), 1)])
         steps.append(["wait"])
-        said.hear(lives.run("app", data_dir, steps, **after(kill, "app", chance)))
+        said.hear(lives.run("app", data_dir, steps, **after(kill, "app", chance, lives)))
 
         index = open_collection(data_dir, embedder)
         ready = {stored.document.id: stored for stored in index.documents() if stored.state == "ready"}
@@ -288,7 +293,7 @@ def test_killed_apps_lose_no_upload_question_or_label(
         f"{killed} kills, {len(said.uploads)} uploads, {len(said.traces)} questions and {len(said.labels)} labels "
         f"acknowledged, {len(sources)} documents in the end"
     )
-    assert killed >= len(files) * 0.25, "hardly a run was killed before it was done"
+    assert killed >= len(files) * 0.6, "most runs were done before their kill"
     assert said.uploads
     assert said.traces
     assert said.labels
