@@ -11,6 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,9 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 
 from rag.engines.local_models import LocalModel, bf16_is_quick, content_revision, find_model
+from rag.engines.packed_encoder import PACK_SEQUENCES, PACK_TOKENS, Tokens, filled_up
 from rag.engines.packed_models import PackedPairs
+from rag.engines.shared_batches import SharedBatches
 from rag.engines.token_counter import TokenCounter, longest_input_tokens, well_formed
 from rag.errors import BadInput, EngineFault, ModelUnavailable
 from rag.ports import Progress
@@ -50,19 +53,24 @@ _BOUNDARY_TOKENS = 8
 """A text cut out of another can have a few tokens more than it had inside."""
 
 
-@dataclass(frozen=True, slots=True)
 class _Speed:
     """What scoring took, the past fading: half of the weight is on the last 25 batches (two questions).
 
     By token, because the same model scores passages and single sentences.
     """
 
-    seconds: float = 0.0
-    tokens: float = 0.0
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._tokens = 0.0
 
-    def after(self, seconds: float, tokens: int) -> _Speed:
+    def add(self, seconds: float, tokens: int) -> None:
         fading = 0.5 ** (1 / 25)
-        return _Speed(fading * self.seconds + seconds, fading * self.tokens + tokens)
+        self._seconds = fading * self._seconds + seconds
+        self._tokens = fading * self._tokens + tokens
+
+    @property
+    def seconds_per_token(self) -> float | None:
+        return self._seconds / self._tokens if self._tokens else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +83,20 @@ class _Window:
     """Without special tokens."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A question and a text, as the model reads them together."""
+
+    query: str
+    text: str
+    n_tokens: int
+    """With the special tokens."""
+    tokens: Tokens | None
+    """What the packed form reads; None where there is no packed form."""
+
+
 class CrossEncoderReranker:
-    """A cross-encoder behind the `Reranker` port. Safe to use from several threads; they take turns by batch.
+    """A cross-encoder behind the `Reranker` port. Safe to use from several threads, whose pairs share batches.
 
     A passage that does not fit beside the query is read in windows of at most `WINDOW_TOKENS` that overlap by a
     quarter, and its logit is the highest of theirs: a passage is as relevant as its best part. Windows after the first
@@ -122,6 +142,12 @@ class CrossEncoderReranker:
         model.max_seq_length = self._max_tokens
         self._packed = None if self._prompt else PackedPairs.of(model, self._counter)
         self._batch_passages = GPU_BATCH_PASSAGES if self.on_gpu else BATCH_PASSAGES
+        self._batches: SharedBatches[_Pair] = SharedBatches(
+            self._compute,
+            lambda pair: filled_up(pair.n_tokens),
+            most=None if self._packed is None else PACK_TOKENS,
+            most_items=self._batch_passages if self._packed is None else PACK_SEQUENCES,
+        )
         self._precision = precision
         self._speed = _Speed()
         self._guessed_seconds_per_token: float | None = None
@@ -272,9 +298,8 @@ class CrossEncoderReranker:
 
     def estimate_seconds(self, n_passages: int) -> float | None:
         """Expected duration of `score`: by the speed of earlier calls, before any by a matrix product's speed."""
-        if self._speed.tokens:
-            seconds_per_token = self._speed.seconds / self._speed.tokens
-        else:
+        seconds_per_token = self._speed.seconds_per_token
+        if seconds_per_token is None:
             if self._guessed_seconds_per_token is None:
                 self._guessed_seconds_per_token = self._guess_seconds_per_token()
             seconds_per_token = self._guessed_seconds_per_token
@@ -306,24 +331,16 @@ class CrossEncoderReranker:
             unread[window.passage] += 1
         best = np.full(len(texts), -math.inf)
         done = 0
-        overhead = self._max_tokens - room
-        batches = self._scored(query, windows)
-        while True:
-            with self._lock:
-                started = time.perf_counter()
-                batch = next(batches, None)
-                if batch is None:
-                    break
-                n_tokens = sum(len(windows[number].encoding) + overhead for number in batch[0])
-                self._speed = self._speed.after(time.perf_counter() - started, n_tokens)
-            for number, logit in zip(*batch, strict=True):
-                text = windows[number].passage
-                numbers = passages_of[text]
-                best[numbers] = np.maximum(best[numbers], logit)
-                unread[text] -= 1
-                done += len(numbers) if unread[text] == 0 else 0
-            if progress:
-                progress(done, len(texts))
+        with closing(self._batches.rows(self._pairs(query, windows, self._max_tokens - room))) as batches:
+            for scored, rows in batches:
+                for number, logit in zip(scored, self._checked(rows), strict=True):
+                    text = windows[number].passage
+                    numbers = passages_of[text]
+                    best[numbers] = np.maximum(best[numbers], logit)
+                    unread[text] -= 1
+                    done += len(numbers) if unread[text] == 0 else 0
+                if progress:
+                    progress(done, len(texts))
         return [float(logit) for logit in best]
 
     def _read_at_once(self, text: str, encoding: Encoding, room: int) -> list[_Window]:
@@ -333,21 +350,30 @@ class CrossEncoderReranker:
         pieces = list(self._windows(text, min(room, WINDOW_TOKENS)))
         return [_Window(text, *piece) for piece in zip(pieces, self._counter.encode(pieces), strict=True)]
 
-    def _scored(self, query: str, windows: Sequence[_Window]) -> Iterator[tuple[Sequence[int], NDArray[np.float64]]]:
-        """Batch by batch: numbers of windows with their logits. Longest first."""
-        if self._packed is not None:
-            [question] = self._counter.encode([query])
-            pairs = [self._packed.tokens(question, window.encoding) for window in windows]
-            for numbers, logits in self._packed.logits(pairs):
-                yield numbers, self._checked(logits)
-            return
-        longest_first = sorted(range(len(windows)), key=lambda number: -len(windows[number].encoding))
-        for start in range(0, len(windows), self._batch_passages):
-            batch = longest_first[start : start + self._batch_passages]
-            yield batch, self._predict([(query, windows[number].text) for number in batch])
+    def _pairs(self, query: str, windows: Sequence[_Window], overhead: int) -> list[_Pair]:
+        """Each window with the question, which takes `overhead` tokens together with the special ones."""
+        if self._packed is None:
+            return [_Pair(query, window.text, len(window.encoding) + overhead, None) for window in windows]
+        [question] = self._counter.encode([query])
+        tokens = [self._packed.tokens(question, window.encoding) for window in windows]
+        return [_Pair(query, window.text, len(pair), pair) for window, pair in zip(windows, tokens, strict=True)]
+
+    def _compute(self, pairs: Sequence[_Pair]) -> NDArray[np.float64]:
+        """Logits of pairs that fit into one batch, `(n_pairs, n_labels)`."""
+        with self._lock:
+            started = time.perf_counter()
+            read = [pair.tokens for pair in pairs if pair.tokens is not None]
+            if self._packed is None or len(read) < len(pairs):
+                logits = self._predict([(pair.query, pair.text) for pair in pairs])
+            else:
+                logits = np.empty((len(pairs), self._model.num_labels))
+                for numbers, rows in self._packed.logits(read):
+                    logits[list(numbers)] = rows
+            self._speed.add(time.perf_counter() - started, sum(pair.n_tokens for pair in pairs))
+        return logits
 
     def _predict(self, pairs: list[tuple[str, str]]) -> NDArray[np.float64]:
-        """Logits of pairs by the library, `(n_pairs,)`."""
+        """Logits of pairs by the library, `(n_pairs, n_labels)`."""
         outputs = self._model.predict(
             pairs,
             prompt=self._prompt,
@@ -355,7 +381,7 @@ class CrossEncoderReranker:
             activation_fn=self._identity_function,
             show_progress_bar=False,
         )
-        return self._checked(np.asarray(outputs, dtype=np.float64).reshape(len(pairs), -1))
+        return np.asarray(outputs, dtype=np.float64).reshape(len(pairs), -1)
 
     def _checked(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         """`(n_pairs, n_labels)` to `(n_pairs,)`. Of two labels it is the second's logit minus the first's.

@@ -164,7 +164,7 @@ class PackedEncoder:
         numbers: list[int] = []
         n_tokens = 0
         for number in longest_first:
-            length = _filled_up(len(sequences[number]))
+            length = filled_up(len(sequences[number]))
             if numbers and (n_tokens + length > PACK_TOKENS or len(numbers) == PACK_SEQUENCES):
                 yield self._pack(numbers, sequences)
                 numbers, n_tokens = [], 0
@@ -179,9 +179,9 @@ class PackedEncoder:
         positions: list[Tensor] = []
         starts: list[int] = []
         groups: list[_Group] = []
-        counted = torch.arange(self._first_position, self._first_position + _filled_up(len(sequences[numbers[0]])))
+        counted = torch.arange(self._first_position, self._first_position + filled_up(len(sequences[numbers[0]])))
         counted.clamp_(max=self._n_positions - 1)
-        for length, members in groupby(numbers, key=lambda number: _filled_up(len(sequences[number]))):
+        for length, members in groupby(numbers, key=lambda number: filled_up(len(sequences[number]))):
             lengths = []
             for number in members:
                 sequence = sequences[number]
@@ -284,8 +284,8 @@ class PackedEncoder:
         return True
 
 
-def _filled_up(length: int) -> int:
-    """To the next multiple of `ROW_TOKENS`."""
+def filled_up(length: int) -> int:
+    """A length, filled up to the next multiple of `ROW_TOKENS`: what a sequence takes of a pack."""
     return -(-length // ROW_TOKENS) * ROW_TOKENS
 
 

@@ -185,11 +185,11 @@ class TestLongPassages:
             save_cross_encoder(tmp_path / "tiny", family), device="cpu", precision="float32"
         )
         read: list[str] = []
-        scored = reranker._scored
+        rows = reranker._batches.rows
         monkeypatch.setattr(
-            reranker,
-            "_scored",
-            lambda query, windows: (read.extend(window.text for window in windows), scored(query, windows))[1],
+            reranker._batches,
+            "rows",
+            lambda pairs: (read.extend(pair.text for pair in pairs), rows(pairs))[1],
         )
         words = [
             f"{word}{number}" for number, word in enumerate(("refund illness waiting 等待期为 délai " * 20).split())
