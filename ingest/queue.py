@@ -3,7 +3,8 @@
 It draws nothing and decides nothing about a file; `ingest.write` does the work.
 
 Uploads that were accepted but not finished when the program stopped, even by `kill -9`, are taken up again by the next
-queue on the same folder, and how files ended is kept there until it is cleared. One queue a folder.
+queue on the same folder, or by one that is open on it: several apps can share a folder, each upload has one owner at a
+time. How files ended is kept there until it is cleared.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import atexit
 import json
 import logging
+import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +21,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 from uuid import uuid4
+
+from filelock import FileLock, Timeout
 
 from ingest.files import bare_name, write_durably
 from ingest.write import FileOutcome, Ingester, IngestProgress, IngestStage
@@ -33,6 +37,12 @@ MOST_ENDED = 500
 """How many ended files are kept for the next run."""
 
 ENDED_FILE = "ended.jsonl"
+OWNED = ".owned"
+"""End of the name of the file beside an upload that its owner holds locked; the lock goes with the process."""
+TAKE_UP_EVERY_S = 30.0
+"""How often an idle queue looks for uploads whose owner has stopped."""
+
+_JOB_ID = re.compile(r"[0-9a-f]{32}")
 
 JobState = Literal["waiting", "running", "done", "cancelled", "failed"]
 ENDED: frozenset[JobState] = frozenset({"done", "cancelled", "failed"})
@@ -87,6 +97,8 @@ class _Job:
     size_bytes: int = 0
     stage_started: float = 0.0
     earlier: bool = False
+    owned: FileLock | None = None
+    """Held while this queue may touch the upload's files."""
 
 
 class _Closing(BaseException):
@@ -130,6 +142,7 @@ class IngestQueue:
         job_id = uuid4().hex
         job = _Job(job_id, bare_name(name), self._folder / f"{job_id}.pdf", spooled=True, size_bytes=len(data))
         try:
+            job.owned = self._own(job_id)
             write_durably(job.path, data)
             self._write_card(job)
         except (OSError, CollectionError) as error:
@@ -204,6 +217,9 @@ class IngestQueue:
             self._changed.notify_all()
         if self._worker is not threading.current_thread():
             self._worker.join(timeout_s)
+        with self._changed:
+            for job in self._jobs.values():
+                self._disown(job)
         atexit.unregister(self.close)
 
     def _enter(self, job: _Job) -> JobView:
@@ -240,7 +256,9 @@ class IngestQueue:
             return next((job for job in self._jobs.values() if job.state == "waiting"), None)
 
         with self._changed:
-            self._changed.wait_for(lambda: self._closing or first_waiting() is not None)
+            while not self._changed.wait_for(lambda: self._closing or first_waiting() is not None, TAKE_UP_EVERY_S):
+                with suppress(OSError):  # the next look, or the next start
+                    self._take_up_waiting()
             job = first_waiting()
             if self._closing or job is None:
                 return None
@@ -323,6 +341,23 @@ class IngestQueue:
             job.path.unlink(missing_ok=True)
         except OSError:
             log.exception("the upload %s can't be removed", job.path)
+        self._disown(job)
+
+    def _own(self, job_id: str) -> FileLock | None:
+        """The lock of an upload, held; None where another queue holds it."""
+        lock = FileLock(self._folder / f"{job_id}{OWNED}", thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        return lock
+
+    def _disown(self, job: _Job) -> None:
+        if job.owned is not None:
+            with suppress(OSError):
+                Path(job.owned.lock_file).unlink(missing_ok=True)
+            job.owned.release()
+            job.owned = None
 
     def _note_ended(self, job: _Job) -> None:
         """Keep how a file ended for the next run. Losing it costs a line of a list: a full disk is no error here."""
@@ -359,17 +394,24 @@ class IngestQueue:
         write_durably(path, b"".join(line + b"\n" for line in lines))
 
     def _take_up_waiting(self) -> None:
-        """Queue the uploads that the last run left, oldest first, and remove half-written ones."""
+        """Queue the uploads that nobody owns any more, oldest first, and remove half-written ones."""
         cards = sorted(self._folder.glob("*.json"), key=lambda card: (card.stat().st_mtime_ns, card.name))
         for card in cards:
+            owned = None if card.stem in self._jobs else self._own(card.stem)
+            if owned is None:
+                continue
+            job = _Job(card.stem, "", card.with_suffix(".pdf"), spooled=True, owned=owned)
             try:
                 noted = json.loads(card.read_bytes())
-                job = _Job(card.stem, bare_name(str(noted["file"])), card.with_suffix(".pdf"), spooled=True)
-                job.starts = int(noted["starts"])
+                job.file, job.starts = bare_name(str(noted["file"])), int(noted["starts"])
                 job.size_bytes = job.path.stat().st_size if job.path.exists() else 0
+            except FileNotFoundError:  # its owner has ended it meanwhile
+                self._disown(job)
+                continue
             except (ValueError, KeyError, TypeError):
                 log.warning("%s is not a card of this queue: removed", card)
                 card.unlink(missing_ok=True)
+                self._disown(job)
                 continue
             if job.starts >= MOST_STARTS:
                 job.state = "failed"
@@ -378,9 +420,24 @@ class IngestQueue:
                     "try again if that had another cause, or clear it"
                 )
             self._jobs[job.id] = job
-        for leftover in [*self._folder.glob("*.pdf"), *self._folder.glob(".*.part")]:
-            if leftover.stem not in self._jobs:
-                leftover.unlink(missing_ok=True)
+        for leftover in [*self._folder.glob("*.pdf"), *self._folder.glob(".*.part"), *self._folder.glob(f"*{OWNED}")]:
+            self._remove_leftover(leftover)
+
+    def _remove_leftover(self, leftover: Path) -> None:
+        """A file of an upload that was never taken, unless someone is just writing it."""
+        found = _JOB_ID.search(leftover.name)
+        job_id = found.group() if found else leftover.stem
+        if (
+            leftover.suffix == ".part" and job_id in self._jobs
+        ):  # this queue writes nothing meanwhile: an earlier one did
+            leftover.unlink(missing_ok=True)
+            return
+        if job_id in self._jobs or (self._folder / f"{job_id}.json").exists():
+            return
+        owned = self._own(job_id)
+        if owned is not None:
+            leftover.unlink(missing_ok=True)
+            self._disown(_Job(job_id, "", leftover, owned=owned))
 
 
 def _view(job: _Job) -> JobView:

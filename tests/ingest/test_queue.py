@@ -9,6 +9,7 @@ from time import monotonic, sleep
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from ingest.queue import ENDED_FILE, MOST_STARTS, IngestQueue, JobView
 from ingest.reader_process import ReadLimits
@@ -169,7 +170,7 @@ def test_ended_jobs_can_be_cleared_with_their_files(
     gate.down = True
     failed = queue.submit("a.pdf", pdf_bytes(tmp_path, 5)).id
     assert queue.wait(60)
-    assert len(kept(folder)) == 2  # the upload and its card, for a retry
+    assert len(kept(folder)) == 3  # the upload, its card and the mark that it is owned, for a retry
 
     queue.clear_finished()
 
@@ -332,3 +333,62 @@ def test_how_files_ended_is_still_listed_after_a_restart_until_it_is_cleared(
     assert second.jobs() == []
     second.close()
     assert open_queue().jobs() == []
+
+
+def test_queues_that_share_a_folder_own_each_upload_once(
+    open_queue: Callable[[], IngestQueue], gate: Gate, tmp_path: Path, folder: Path
+) -> None:
+    first = open_queue()
+    gate.open.clear()
+    running = first.submit("one.pdf", long_pdf_bytes(tmp_path, "one"))
+    waiting = first.submit("two.pdf", long_pdf_bytes(tmp_path, "second"))
+    assert gate.reached.wait(30)
+    second = open_queue()
+    assert second.jobs() == [], "both are the first one's"
+    assert {path.stem for path in folder.glob("*.pdf")} == {running.id, waiting.id}, "and their files are there still"
+
+    gate.open.set()
+    assert first.wait(60)
+    assert [job.state for job in first.jobs()] == ["done", "done"]
+    assert [path.name for path in folder.iterdir()] == [ENDED_FILE]
+
+
+def test_an_open_queue_takes_up_what_another_left(
+    open_queue: Callable[[], IngestQueue],
+    gate: Gate,
+    tmp_path: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ingest.queue.TAKE_UP_EVERY_S", 0.1)
+    first = open_queue()
+    gate.open.clear()
+    left = first.submit("one.pdf", long_pdf_bytes(tmp_path, "one"))
+    assert gate.reached.wait(30)
+    second = open_queue()
+    threading.Timer(0.5, gate.open.set).start()
+    first.close()
+    deadline = monotonic() + 60
+    while not [job for job in second.jobs() if job.state == "done"]:
+        assert monotonic() < deadline
+        sleep(0.05)
+    assert [(job.id, job.file) for job in second.jobs()] == [(left.id, "one.pdf")]
+    assert [stored.document.source for stored in gate.documents()] == ["one.pdf"]
+
+
+def test_what_someone_is_just_writing_is_left_alone(open_queue: Callable[[], IngestQueue], folder: Path) -> None:
+    folder.mkdir()
+    written, half = "a" * 32, "b" * 32
+    (folder / f"{written}.pdf").write_bytes(b"being written by another process")
+    (folder / f".{half}.pdf.77.part").write_bytes(b"left by one that was killed")
+    (folder / f"{'c' * 32}.json").write_text('{"file": "c.pdf", "starts": 3}')
+    (folder / f".{'c' * 32}.json.77.part").write_bytes(b"left by one that was killed as it wrote the card anew")
+    with FileLock(folder / f"{written}.owned"):
+        assert [job.file for job in open_queue().jobs()] == ["c.pdf"]
+        assert not list(folder.glob(".*.part"))
+        assert (folder / f"{written}.pdf").exists()
+        assert not list(folder.glob(f"*{half}*"))
+
+
+def long_pdf_bytes(folder: Path, name: str) -> bytes:
+    return long_pdf(folder / f"{name}-source.pdf", seed=len(name), pages=2).read_bytes()
