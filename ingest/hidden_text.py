@@ -6,16 +6,16 @@ It leaves out nothing by itself and reads no text: `ingest.read_pdf` asks it of 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from ctypes import byref, c_float, c_uint
+from collections.abc import Callable, Mapping, Sequence
+from ctypes import addressof, byref, c_float, c_uint, sizeof
+from math import ceil
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pypdfium2
 import pypdfium2.raw as pdfium
 
-from ingest.pdfium_calls import get_text_object, handle_of
+from ingest.pdfium_calls import get_fill_color, get_render_mode, get_text_object, handle_of
 from rag.types import Box
 
 Reason = Literal["off the page", "drawn invisibly", "too small to read", "no contrast"]
@@ -50,10 +50,13 @@ LAST_LATIN = 0x24F
 """pdfium brings fonts of its own for characters up to this one."""
 
 _MOST_OBJECTS = 50_000
+_MOST_PIXELS_AT_ONCE = 4_000_000
+"""Under the middles of all words together; a full page has 50,000."""
 _FILLING_MODES = (0, 4)
 _INVISIBLE_MODES = (3, 7)
 
 _Pixels = npt.NDArray[np.uint8]
+_Numbers = npt.NDArray[np.float64]
 
 
 class Visibility:
@@ -72,13 +75,53 @@ class Visibility:
         self._width, self._height = page.get_size()
         self._scale = min(1.0, (MOST_PIXELS / max(1.0, self._width * self._height)) ** 0.5)
         self._pixels: _Pixels | None = None
-        self._green: bytes = b""
         self._ground: _Pixels | None = None
         self._drawn = False
         self._pictures: list[tuple[float, float, float, float]] | None = None
-        self._manners: dict[int | None, tuple[int, tuple[int, int, int, int] | None]] = {}
+        self._manners: dict[int, tuple[int, tuple[int, int, int, int] | None]] = {}
         self.unseen: Counter[Reason] = Counter()
         """How many words were unseen, by reason."""
+
+    def doubtful(
+        self,
+        boxes: tuple[_Numbers, _Numbers, _Numbers, _Numbers],
+        sizes: _Numbers,
+        objects: Sequence[int | None],
+    ) -> list[bool]:
+        """Which words have to be looked at one by one; the others, most of them, are surely seen: `hides` says False.
+
+        They lie on the page, are drawn in a colour that is not nearly white, and the one row of pixels through their
+        middle shows contrast enough.
+
+        Args:
+            boxes: Left, top, right, bottom of the words, as displayed, in points.
+            sizes: Of their fonts, in points as displayed.
+            objects: Handles of their text objects; None: unknown.
+        """
+        left, top, right, bottom = boxes
+        plain = {key: self._is_plain(key) for key in set(objects)}
+        seen = np.array([plain[key] for key in objects], dtype=bool)
+        seen &= (left >= 0) & (top >= 0) & (right <= self._width) & (bottom <= self._height)
+        seen &= (right > left) & (bottom > top) & (np.minimum(sizes, bottom - top) >= SMALLEST_SIZE)
+        pixels = self._drawing() if seen.any() else None
+        if pixels is None:
+            return [True] * len(objects)
+        rows, columns = pixels.shape[:2]
+        row = ((top + bottom) / 2 * self._scale)[seen].astype(np.int64)
+        first = (left[seen] * self._scale).astype(np.int64)
+        count = np.minimum((right[seen] * self._scale).astype(np.int64) + 1, columns) - first
+        inside = (row < rows) & (count > 0)
+        seen[seen] = inside
+        if count[inside].sum() > _MOST_PIXELS_AT_ONCE:
+            return [True] * len(objects)
+        if inside.any():
+            row, first, count = row[inside], first[inside], count[inside]
+            starts = np.cumsum(count) - count
+            places = np.repeat(row * columns + first - starts, count) + np.arange(int(count.sum()))
+            across = pixels.reshape(-1, 3)[places, 1]
+            lightest, darkest = np.maximum.reduceat(across, starts), np.minimum.reduceat(across, starts)
+            seen[seen] = lightest - darkest >= LEAST_CONTRAST
+        return (~seen).tolist()
 
     def hides(self, index: int, box: Box, size: float) -> bool:
         """Whether a reader does not see a word, which is counted then.
@@ -128,7 +171,7 @@ class Visibility:
         if not 0 <= row < rows:
             return False
         left, right = max(0, int(box.left * self._scale)), min(columns, int(box.right * self._scale) + 1)
-        across = self._green[row * columns + left : row * columns + right] if left < right else b""
+        across = pixels[row, left:right, 1].tobytes() if left < right else b""
         return bool(across) and max(across) - min(across) >= LEAST_CONTRAST
 
     def _is_on_white(self, box: Box) -> bool:
@@ -167,13 +210,21 @@ class Visibility:
     def _manner(self, index: int) -> tuple[int, tuple[int, int, int, int] | None]:
         """Render mode and fill colour (red, green, blue, opacity) of a character's text object, asked for once."""
         key = get_text_object(self._text_handle, index)
-        if key is None:
-            return 0, None
+        return (0, None) if key is None else self._manner_of(key)
+
+    def _manner_of(self, key: int) -> tuple[int, tuple[int, int, int, int] | None]:
         if key not in self._manners:
-            found = pdfium.FPDFText_GetTextObject(self._text_page, index)
-            mode = int(pdfium.FPDFTextObj_GetTextRenderMode(found))
-            self._manners[key] = (mode, _fill_colour(found))
+            self._manners[key] = (get_render_mode(key), _fill_colour(key))
         return self._manners[key]
+
+    def _is_plain(self, key: int | None) -> bool:
+        """Whether a text object is drawn in a colour that is neither nearly white nor nearly transparent."""
+        if key is None:
+            return False
+        mode, colour = self._manner_of(key)
+        if mode in _INVISIBLE_MODES:
+            return False
+        return colour is None or colour[3] >= LEAST_CONTRAST and min(colour[:3]) < NEARLY_WHITE
 
     def _is_recognised(self, box: Box) -> bool:
         """Whether invisible text names what a picture shows there: the text layer of a scan."""
@@ -238,15 +289,13 @@ class Visibility:
             self._drawn = True
             if self._width >= 1 and self._height >= 1 and self._image_pixels() <= MOST_IMAGE_PIXELS:
                 self._pixels = self._draw()
-                if self._pixels is not None:
-                    self._green = self._pixels[:, :, 1].tobytes()
         return self._pixels
 
     def _without_white_text(self) -> _Pixels | None:
         if self._ground is None and self._drawing() is not None:
             changed = []
             for item in self._page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_TEXT], max_depth=6):
-                colour = _fill_colour(item.raw)
+                colour = _fill_colour(handle_of(item))
                 if colour is not None and min(colour[:3]) >= NEARLY_WHITE:
                     changed.append((item, colour))
                     pdfium.FPDFPageObj_SetFillColor(item.raw, *colour[:3], 0)
@@ -256,12 +305,18 @@ class Visibility:
         return self._ground
 
     def _draw(self) -> _Pixels | None:
+        rows, columns = ceil(self._height * self._scale), ceil(self._width * self._scale)
         try:
-            bitmap = self._page.render(scale=self._scale, may_draw_forms=False, rev_byteorder=True)
-        except (pypdfium2.PdfiumError, ValueError, MemoryError):
+            pixels = np.full((rows, columns, 3), 255, dtype=np.uint8)
+        except (ValueError, MemoryError):
             return None
-        pixels = np.array(bitmap.to_numpy()[:, :, :3])
-        bitmap.close()
+        # pdfium draws into this very memory: copying a page out of a bitmap of its own takes as long as drawing it
+        bitmap = pdfium.FPDFBitmap_CreateEx(columns, rows, pdfium.FPDFBitmap_BGR, pixels.ctypes.data, pixels.strides[0])
+        if not bitmap:
+            return None
+        flags = pdfium.FPDF_ANNOT | pdfium.FPDF_REVERSE_BYTE_ORDER
+        pdfium.FPDF_RenderPageBitmap(bitmap, self._page, 0, 0, columns, rows, 0, flags)
+        pdfium.FPDFBitmap_Destroy(bitmap)
         return pixels
 
     def _image_pixels(self) -> int:
@@ -289,12 +344,14 @@ def tell_unseen(pages: Mapping[int, Counter[Reason]], name_pages: Callable[[list
     return f"{name_pages(sorted(counted))} {has} text that a reader doesn't see ({reasons}): it is left out"
 
 
-def _fill_colour(text_object: Any) -> tuple[int, int, int, int] | None:
-    """Red, green, blue and opacity, each of 255; None where the file gives none that can be told."""
-    red, green, blue, opacity = c_uint(), c_uint(), c_uint(), c_uint()
-    if not pdfium.FPDFPageObj_GetFillColor(text_object, byref(red), byref(green), byref(blue), byref(opacity)):
+def _fill_colour(handle: int) -> tuple[int, int, int, int] | None:
+    """Red, green, blue and opacity of an object, each of 255; None where the file gives none that can be told."""
+    channels = (c_uint * 4)()
+    start, step = addressof(channels), sizeof(c_uint)
+    if not get_fill_color(handle, start, start + step, start + 2 * step, start + 3 * step):
         return None
-    return red.value, green.value, blue.value, opacity.value
+    red, green, blue, opacity = channels
+    return red, green, blue, opacity
 
 
 def _contrast(area: _Pixels) -> int:

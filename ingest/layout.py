@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from functools import partial
+from itertools import pairwise
 
 from ingest.chunk import Heading
-from ingest.mend import ends_sentence, is_bullet, is_cjk, joins_with_hyphen
+from ingest.mend import FIRST_CJK, ends_sentence, is_bullet, is_cjk, joins_with_hyphen
 from rag.types import Box, Word
 
 _ITEM_NUMBER = re.compile(r"(?:\(?\d{1,3}[.)]|\(?[a-zA-Z][.)]|\(?[ivxIVX]{1,5}[.)]|\d{1,2}(?:\.\d{1,2})+\.?)$")
@@ -42,12 +43,13 @@ class PrintedLine:
 
     def __post_init__(self) -> None:
         boxes = [word.box for word in self.words]
-        self.left, self.top = min(box.left for box in boxes), min(box.top for box in boxes)
-        self.right, self.bottom = max(box.right for box in boxes), max(box.bottom for box in boxes)
-        self.size = max(1.0, median(word.size for word in self.words))
-        self.bold = all(word.bold for word in self.words)
-        self.text = " ".join(word.text for word in self.words)
-        self.baseline = median(word.box.bottom for word in self.words)
+        bottoms = [box.bottom for box in boxes]
+        self.left, self.top = min([box.left for box in boxes]), min([box.top for box in boxes])
+        self.right, self.bottom = max([box.right for box in boxes]), max(bottoms)
+        self.size = max(1.0, _median([word.size for word in self.words]))
+        self.bold = all([word.bold for word in self.words])
+        self.text = " ".join([word.text for word in self.words])
+        self.baseline = _median(bottoms)
         self.is_row = self._looks_like_row()
 
     left: float = 0.0
@@ -69,11 +71,13 @@ class PrintedLine:
 
     def _looks_like_row(self) -> bool:
         """A row of a table: cells far apart, or mostly figures; or a line of a table of contents."""
-        gaps = [after.box.left - before.box.right for before, after in zip(self.words, self.words[1:], strict=False)]
-        wide = [gap for gap in gaps if gap > 1.5 * self.size]
+        boxes, least = [word.box for word in self.words], 1.5 * self.size
+        gaps = [after.left - before.right for before, after in pairwise(boxes)]
+        wide = [gap for gap in gaps if gap > least]
         if len(wide) >= 2 or (len(wide) == 1 and wide[0] > 3 * self.size and not is_bullet(self.words[0].text)):
             return True
-        figures = sum(_FIGURE.match(word.text) is not None for word in self.words)
+        # no figure begins with a letter
+        figures = sum(not word.text[0].isalpha() and _FIGURE.match(word.text) is not None for word in self.words)
         return figures >= 2 and figures >= 0.4 * len(self.words) or _LEADER_END.search(self.text) is not None
 
 
@@ -111,13 +115,15 @@ class OutlineEntry:
     """Distance from the page's upper edge in points, as displayed; None where it points to the page as a whole."""
 
 
-def lay_out(lines: Sequence[PrintedLine]) -> PageLayout:
-    """Join lines to paragraphs and give every word its place in the text."""
+def lay_out(lines: Sequence[PrintedLine], *, places: bool = True) -> PageLayout:
+    """Join lines to paragraphs and give every word its place in the text, unless `places` are not asked for."""
     text: list[str] = []
     length = 0
     words: list[Word] = []
     blocks: list[Block] = []
-    vocabulary = {word.text.lower().strip(".,;:()") for line in lines for word in line.words}
+    vocabulary: set[str] = set()
+    if any(line.broken_word for line in lines):
+        vocabulary = {word.text.lower().strip(".,;:()") for line in lines for word in line.words}
 
     def write(piece: str) -> None:
         nonlocal length
@@ -138,18 +144,23 @@ def lay_out(lines: Sequence[PrintedLine]) -> PageLayout:
                     write("")  # the reader took the hyphen for a real one
                 elif not (is_cjk(first[-1]) and is_cjk(second[0])):
                     write(" ")
-            for place, word in enumerate(line.words):
-                if place and not _touch(line.words[place - 1], word):
-                    write(" ")
-                words.append(Word(length, length + len(word.text), word.box))
-                write(word.text)
             before = line
+            may_touch = max(line.text) >= FIRST_CJK
+            if not may_touch and not places:
+                write(line.text)
+                continue
+            for place, word in enumerate(line.words):
+                if place and not (may_touch and _touch(line.words[place - 1], word)):
+                    write(" ")
+                if places:
+                    words.append(Word(length, length + len(word.text), word.box))
+                write(word.text)
         blocks.append(
             Block(
                 start,
                 length,
                 group[0].top,
-                median(line.size for line in group),
+                _median([line.size for line in group]),
                 all(line.bold for line in group),
                 len(group),
                 any(line.is_row for line in group),
@@ -157,6 +168,12 @@ def lay_out(lines: Sequence[PrintedLine]) -> PageLayout:
             )
         )
     return PageLayout("".join(text), tuple(words), tuple(blocks))
+
+
+def _median(values: list[float]) -> float:
+    """Of at least one value. The one of `statistics` takes ten times as long for the words of a line."""
+    ordered, middle = sorted(values), len(values) // 2
+    return ordered[middle] if len(values) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def _touch(before: PrintedWord, word: PrintedWord) -> bool:
@@ -167,7 +184,7 @@ def _paragraphs(lines: Sequence[PrintedLine]) -> list[list[PrintedLine]]:
     pitch = _usual_pitch(lines)
     groups: list[list[PrintedLine]] = []
     for at, line in enumerate(lines):
-        if groups and not _starts_paragraph(groups[-1], line, _reach(lines, at - 1), pitch):
+        if groups and not _starts_paragraph(groups[-1], line, partial(_reach, lines, at - 1), pitch):
             groups[-1].append(line)
         else:
             groups.append([line])
@@ -186,15 +203,17 @@ def _usual_pitch(lines: Sequence[PrintedLine]) -> float:
 
 def _reach(lines: Sequence[PrintedLine], at: int) -> float:
     """How far to the right the lines around this one go that begin at about the same place."""
-    line = lines[at]
+    left, size = lines[at].left, lines[at].size
     return max(
-        near.right
-        for near in lines[max(0, at - 8) : at + 9]
-        if abs(near.left - line.left) < 4 * line.size and 0.8 < near.size / line.size < 1.25
+        [
+            near.right
+            for near in lines[max(0, at - 8) : at + 9]
+            if abs(near.left - left) < 4 * size and 0.8 < near.size / size < 1.25
+        ]
     )
 
 
-def _starts_paragraph(group: list[PrintedLine], line: PrintedLine, reach: float, pitch: float) -> bool:
+def _starts_paragraph(group: list[PrintedLine], line: PrintedLine, reach: Callable[[], float], pitch: float) -> bool:
     """Whether a line begins a new paragraph after those of the group. Distances are in font sizes (em)."""
     before = group[-1]
     em = min(before.size, line.size)
@@ -211,7 +230,7 @@ def _starts_paragraph(group: list[PrintedLine], line: PrintedLine, reach: float,
         return not goes_on or before.is_row or line.is_row
     if before.is_row or line.is_row or line.right < before.left or line.left > before.right:
         return True
-    would_fit = line.words[0].box.right - line.words[0].box.left + 0.4 * em < reach - before.right
+    would_fit = line.words[0].box.right - line.words[0].box.left + 0.4 * em < reach() - before.right
     if drop > (2.2 if goes_on and not would_fit else 1.3) * pitch:
         return True
     if before.bold != line.bold and not (goes_on and any(word.bold for word in before.words)):
@@ -278,7 +297,7 @@ def _locate(layout: PageLayout, letters: Sequence[str], entry: OutlineEntry) -> 
 
 
 def _letters(text: str) -> str:
-    return "".join(character for character in text.casefold() if character.isalnum())
+    return "".join(filter(str.isalnum, text.casefold()))
 
 
 def _printed_headings(layouts: Sequence[tuple[int, PageLayout]]) -> Iterable[Heading]:
@@ -311,13 +330,12 @@ def _printed_headings(layouts: Sequence[tuple[int, PageLayout]]) -> Iterable[Hea
 
 
 def _can_be_heading(block: Block, text: str) -> bool:
-    letters = sum(character.isalpha() for character in text)
     return (
         not block.is_row
         and not block.is_item
         and block.n_lines <= 3
         and 3 <= len(text) <= 120
-        and letters >= 0.6 * len(text.replace(" ", ""))
+        and sum(map(str.isalpha, text)) >= 0.6 * len(text.replace(" ", ""))
         and (text[0].isupper() or text[0].isdigit() or is_cjk(text[0]))
         and not text.endswith((".", ",", ";", ":"))
     )

@@ -27,7 +27,11 @@ _PRESENTATION_FORM = re.compile(
 )
 
 _LEADER = re.compile(r"([.·…_=*~-])\1{3,}")
-_CJK = re.compile("[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uff60\U00020000-\U0003ffff]")
+CJK_RANGES = "\u3001-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uff60\U00020000-\U0003ffff"
+"""For a class of a regular expression: Chinese and Japanese characters but their space."""
+FIRST_CJK = "\u3000"
+"""No character before it is Chinese or Japanese."""
+_CJK = re.compile(f"[\u3000{CJK_RANGES}]")
 
 _KEEPS_HYPHEN_AFTER = frozenset(["self", "non", "cross", "year", "third", "half", "e"])
 _KEEPS_HYPHEN_BEFORE = frozenset(
@@ -62,7 +66,7 @@ _TERMINAL = (".", "!", "?", ":", ";", "。", "！", "？", ".”", ".)", '."')
 
 def is_cjk(character: str) -> bool:
     """Whether the character belongs to a script written without spaces (Chinese, Japanese)."""
-    return _CJK.match(character) is not None
+    return character >= FIRST_CJK and _CJK.match(character) is not None
 
 
 def mend_word(raw: str) -> str:
@@ -159,12 +163,13 @@ def readability(raw: str) -> Readability:
 
 
 def _lacks_vowels(text: str) -> bool:
-    letters = re.findall(r"[a-z]", unicodedata.normalize("NFD", text.lower()))
-    all_letters = sum(character.isalpha() for character in text)
-    if len(letters) < 120 or len(letters) < 0.9 * all_letters:
+    plain = unicodedata.normalize("NFD", text.lower())
+    n_letters = sum(map(plain.count, "abcdefghijklmnopqrstuvwxyz"))
+    n_vowels = sum(map(plain.count, "aeiouy"))
+    if n_letters < 120 or n_vowels >= 0.2 * n_letters:
         return False
-    n_vowels = sum(letter in "aeiouy" for letter in letters)
-    return n_vowels < 0.2 * len(letters) and len(_COMMON_WORD.findall(text)) < 2
+    all_letters = sum(character.isalpha() for character in text)
+    return n_letters >= 0.9 * all_letters and len(_COMMON_WORD.findall(text)) < 2
 
 
 def mend_plain(raw: str) -> str:

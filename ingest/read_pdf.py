@@ -7,16 +7,12 @@ which it finds no text.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import logging
-import re
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -24,25 +20,23 @@ import pypdf
 import pypdfium2
 import pypdfium2.raw as pdfium
 
-from ingest.hidden_text import Reason, Visibility, tell_unseen
+from ingest.hidden_text import Reason, tell_unseen
 from ingest.kinds import PDF_HEADER_BYTES
-from ingest.layout import OutlineEntry, PageLayout, PrintedLine, PrintedWord, find_headings, lay_out
-from ingest.mend import is_cjk, mend_plain, mend_word, readability
+from ingest.layout import OutlineEntry, PageLayout, PrintedLine, find_headings, lay_out
+from ingest.mend import mend_plain, readability
 from ingest.ocr import DOTS_AN_INCH, HOW_TO_INSTALL, MOST_PIXELS, Picture
 from ingest.ocr import is_installed as ocr_is_installed
 from ingest.ocr_pages import KeptOcr
-from ingest.pdfium_calls import get_loose_box, get_text_object, get_unicode, handle_of
-from ingest.read_document import PAGE_CHARACTERS, ReadDocument, mend_line, title_of
+from ingest.pdfium_page import read_page
+from ingest.read_document import ReadDocument, mend_line, title_of
 from rag.errors import FileRefused
-from rag.types import Box, Document, Page
+from rag.types import Document, Page
 
 PDFIUM_LOCK = threading.RLock()
 """pdfium is not safe to call from two threads of one process: hold this around every use of it, rendering too."""
 
 _MAX_OUTLINE_ENTRIES = 10_000
 _MILD_GARBLING = 0.03
-_LINE_HYPHEN = 0x02
-_BOLD_NAME = re.compile(rb"bold|black|heavy|semibold|demi", re.IGNORECASE)
 
 logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it warns of every oddity that it works around
 
@@ -184,7 +178,7 @@ class PdfFile:
             words: Whether to give word boxes, too. The text is the same either way. A page read by OCR has them always.
         """
         with PDFIUM_LOCK:
-            layout, width, height = self._read(number)
+            layout, width, height = self._read(number, words)
         self._layouts.append((number, layout))
         boxes = layout.words if words or number in self._by_ocr else ()
         return Page(self.document.id, number, layout.text, boxes, width, height)
@@ -348,12 +342,12 @@ class PdfFile:
 
     # Reading a page
 
-    def _read(self, number: int) -> tuple[PageLayout, float, float]:
+    def _read(self, number: int, words: bool) -> tuple[PageLayout, float, float]:
         layout, width, height, bad_share = PageLayout("", (), ()), 0.0, 0.0, 0.0
         garbled = readable = is_blank = False
         if self._pdfium is not None:
             with suppress(pypdfium2.PdfiumError):
-                page = _read_with_pdfium(self._pdfium, number - 1, self._source)
+                page = read_page(self._pdfium, number - 1, self._source, words=words)
                 layout, width, height, is_blank = page.layout, page.width, page.height, page.is_blank
                 judged = readability(page.raw_text)
                 garbled, bad_share, readable = judged.garbled, judged.bad_share, True
@@ -463,160 +457,3 @@ def _name_pages(numbers: list[int]) -> str:
         names = [*names[:19], f"{len(names) - 19} more ranges"]
     listing = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
     return f"page{'s' if len(numbers) > 1 else ''} {listing}"
-
-
-@dataclass(frozen=True, slots=True)
-class _PdfiumPage:
-    layout: PageLayout
-    width: float
-    height: float
-    raw_text: str
-    is_blank: bool
-    """Nothing is drawn on it at all."""
-    unseen: Counter[Reason]
-    """Words left out because a reader doesn't see them."""
-
-
-def _read_with_pdfium(document: Any, index: int, source: str) -> _PdfiumPage:
-    """Raises PdfiumError, and FileRefused (too_large)."""
-    page = document[index]
-    if pdfium.FPDFPage_GetAnnotCount(page) > 0:
-        # what was typed into form fields and text boxes is no page content until it is merged with it, in memory
-        merged = pdfium.FPDFPage_Flatten(page, pdfium.FLAT_NORMALDISPLAY) == pdfium.FLATTEN_SUCCESS
-        if merged:
-            page.close()
-            page = document[index]
-    try:
-        is_blank = pdfium.FPDFPage_CountObjects(page) == 0
-        width, height = page.get_size()
-        place = _displayed_box(page)
-        text_page = page.get_textpage()
-        try:
-            if (count := text_page.count_chars()) > PAGE_CHARACTERS:
-                raise FileRefused(
-                    "too_large",
-                    f"{source}: page {index + 1} holds {count:,} characters, the limit is {PAGE_CHARACTERS:,}: remove "
-                    "that page",
-                )
-            visibility = Visibility(page, text_page)
-            lines, raw = _printed_lines(text_page, place, visibility)
-        finally:
-            text_page.close()
-    finally:
-        page.close()
-    return _PdfiumPage(lay_out(lines), width, height, raw, is_blank, visibility.unseen)
-
-
-def _displayed_box(page: Any) -> Callable[[float, float, float, float], Box]:
-    """The map from page coordinates (left, bottom, right, top; y upwards) to a Box on the page as displayed."""
-    left, bottom, right, top = page.get_bbox()
-    match page.get_rotation():
-        case 90:
-            return lambda x0, y0, x1, y1: Box(y0 - bottom, x0 - left, y1 - bottom, x1 - left)
-        case 180:
-            return lambda x0, y0, x1, y1: Box(right - x1, y0 - bottom, right - x0, y1 - bottom)
-        case 270:
-            return lambda x0, y0, x1, y1: Box(top - y1, right - x1, top - y0, right - x0)
-        case _:
-            return lambda x0, y0, x1, y1: Box(x0 - left, top - y1, x1 - left, top - y0)
-
-
-def _printed_lines(
-    text_page: Any, place: Callable[[float, float, float, float], Box], visibility: Visibility
-) -> tuple[list[PrintedLine], str]:
-    """The lines in pdfium's order, without words that a reader doesn't see, and the raw text.
-
-    Characters are asked for one by one: the text that pdfium gives as a whole can leave some out, and then its indices
-    are not those of the boxes.
-    """
-    count = text_page.count_chars()
-    handle = handle_of(text_page)
-    codes = [get_unicode(handle, index) for index in range(count)]
-    codes = [code if code <= sys.maxunicode else 0xFFFD for code in codes]  # a broken map can say anything
-    lines: list[PrintedLine] = []
-    words: list[PrintedWord] = []
-    start: int | None = None  # of the word being read
-    glyphs = _Glyphs(text_page, place)
-
-    def end_word(end: int) -> None:
-        nonlocal start
-        if start is not None:
-            text = mend_word("".join(map(chr, codes[start:end])))
-            if text == "..." and words and words[-1].text == text:
-                text = ""  # a leader of spaced dots
-            if text:
-                word = glyphs.word(text, start, end - 1)
-                if not visibility.hides(start, word.box, word.size):
-                    words.append(word)
-            start = None
-
-    def end_line(broken_word: bool) -> None:
-        nonlocal words
-        if words:
-            lines.append(PrintedLine(words, broken_word))
-        words = []
-
-    for index, code in enumerate(codes):
-        if code in (10, 13):
-            end_word(index)
-            end_line(broken_word=False)
-        elif code == _LINE_HYPHEN and pdfium.FPDFText_IsHyphen(text_page, index) == 1:
-            end_word(index)
-            end_line(broken_word=True)
-        elif code <= 32 or code in (0xA0, 0x3000) or 0x2000 <= code <= 0x200A:
-            end_word(index)
-        elif code > 0x3000 and is_cjk(chr(code)):
-            end_word(index)
-            start = index
-            end_word(index + 1)
-        elif start is None:
-            start = index
-    end_word(count)
-    end_line(broken_word=False)
-    return lines, "".join(map(chr, codes))
-
-
-class _Glyphs:
-    """Boxes, sizes and weights of the characters of a page."""
-
-    def __init__(self, text_page: Any, place: Callable[[float, float, float, float], Box]) -> None:
-        self._text_page = text_page
-        self._handle = handle_of(text_page)
-        self._place = place
-        self._rectangle = pdfium.FS_RECTF()
-        self._rectangle_address = ctypes.addressof(self._rectangle)
-        self._matrix = pdfium.FS_MATRIX()
-        self._name = (ctypes.c_char * 128)()
-        self._flags = ctypes.c_int()
-        self._styles: dict[int | None, tuple[float, bool]] = {}
-
-    def word(self, text: str, first: int, last: int) -> PrintedWord:
-        box = self._box(first)
-        if last > first:
-            end = self._box(last)
-            box = (min(box[0], end[0]), min(box[1], end[1]), max(box[2], end[2]), max(box[3], end[3]))
-        size, bold = self._style(first)
-        return PrintedWord(text, self._place(*box), size, bold)
-
-    def _box(self, index: int) -> tuple[float, float, float, float]:
-        """Left, bottom, right, top by the font's ascent and descent; by the glyph where the font has none."""
-        box = self._rectangle
-        if get_loose_box(self._handle, index, self._rectangle_address) and box.top > box.bottom:
-            return box.left, box.bottom, box.right, box.top
-        with suppress(pypdfium2.PdfiumError):
-            left, bottom, right, top = self._text_page.get_charbox(index)
-            return left, bottom, right, top
-        return 0.0, 0.0, 0.0, 0.0
-
-    def _style(self, index: int) -> tuple[float, bool]:
-        """Size in points and boldness: the same for all characters of a text object, which is asked for once."""
-        key = get_text_object(self._handle, index)
-        if key is None or key not in self._styles:
-            size = pdfium.FPDFText_GetFontSize(self._text_page, index)
-            matrix = self._matrix
-            if pdfium.FPDFText_GetMatrix(self._text_page, index, matrix):
-                size *= abs(matrix.a * matrix.d - matrix.b * matrix.c) ** 0.5
-            pdfium.FPDFText_GetFontInfo(self._text_page, index, self._name, 128, self._flags)
-            weight = pdfium.FPDFText_GetFontWeight(self._text_page, index)
-            self._styles[key] = (size, weight >= 700 or _BOLD_NAME.search(self._name.value) is not None)
-        return self._styles[key]
