@@ -5,7 +5,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from ui import ask, collections, documents, quality, settings_page, sign_in
+from ui import ask, collections, documents, settings_page, sign_in
+from ui.models import begin_loading, show_failure
 from ui.problems import problems_shown
 from ui.sidebar import show_sidebar
 from ui.workspace import open_workspace
@@ -22,6 +23,14 @@ st.html(UI / "style.css")
 st.html(UI / "chats.css")
 st.html(f"<style>.stDialog {{ color-scheme: {st.context.theme.type or 'light'}; }}</style>")
 
+
+def show_quality() -> None:
+    """The page that imports what draws charts."""
+    from ui import quality
+
+    quality.show()
+
+
 visitor = None
 is_asked = False
 with problems_shown(retry_key="open_again"):
@@ -32,7 +41,7 @@ page = st.navigation(
     [
         ask_page,
         st.Page(documents.show, title="Documents", icon=":material/description:", url_path="documents"),
-        st.Page(quality.show, title="Quality", icon=":material/monitoring:", url_path="quality"),
+        st.Page(show_quality, title="Quality", icon=":material/monitoring:", url_path="quality"),
         st.Page(collections.show, title="Collections", icon=":material/folder:", url_path="collections"),
         st.Page(settings_page.show, title="Settings", icon=":material/settings:", url_path="settings"),
     ],
@@ -45,7 +54,11 @@ if visitor is not None:
         workspace = open_workspace()
         with st.sidebar, problems_shown():
             show_sidebar(workspace, ask_page)
-        page.run()
+        show_failure(workspace)
+        try:
+            page.run()
+        finally:
+            begin_loading(workspace)  # not before the page is drawn, which that would slow down
 elif is_asked:
     with problems_shown():
         sign_in.show()

@@ -8,6 +8,7 @@ with all that answers its questions and brings its files in. It draws nothing, a
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 import re
 import shutil
@@ -32,10 +33,11 @@ from rag.asker import asked_by
 from rag.data_folder import drop_earlier, homes_of
 from rag.embedder_choice import EmbedderChoice
 from rag.errors import BadInput, CollectionError, Rank37Error
+from rag.loading import Loading
 from rag.pipeline import answer_question
 from rag.ports import LLM, ChatStore, CollectionStore, Embedder, Engines, Index, Reranker
 from rag.settings import COLLECTION_NAME, Settings, check_collection_name
-from rag.types import CollectionCard, Event, QueryPolicy, Result, StoredTrace, Turn
+from rag.types import CollectionCard, EmbedderIdentity, Event, QueryPolicy, Result, StoredTrace, Turn
 from rag.wiring import (
     drop_collection,
     embedder_choice,
@@ -45,6 +47,7 @@ from rag.wiring import (
     open_collection_embedder,
     open_collection_store,
     open_embedder,
+    open_embedder_later,
     open_index,
     open_llm,
     open_recorder,
@@ -63,6 +66,8 @@ NOT_PEOPLES = re.compile(r"evaluation-")
 """How the collections begin that the evaluation makes for its sets: people do not see them."""
 STOP_LIMIT_S = 30.0
 """Longest wait for a re-indexing that was told to end."""
+LOADING_LIMIT_S = 60.0
+"""Longest wait, at the end, for models that are being loaded: that can't be broken off."""
 NAMES_TOLD = 5
 """How many documents an error names."""
 LEAVING = ".deleted-"
@@ -140,6 +145,16 @@ class Workspace:
         serving = self._serving
         reranker, sentence_scorer = serving.own_rerankers or self.library.rerankers
         return Engines(serving.embedder, serving.index, reranker, sentence_scorer, self.library.llm)
+
+    @property
+    def index(self) -> Index:
+        """What is searched here, as it is now; no model is needed for it."""
+        return self._serving.index
+
+    @property
+    def embedder_identity(self) -> EmbedderIdentity:
+        """The embedder in use, whether it is loaded or not."""
+        return self._serving.embedder.identity
 
     @property
     def policy(self) -> QueryPolicy:
@@ -299,6 +314,10 @@ def _own_rerankers(settings: Settings, llm: LLM | None, index: Index) -> tuple[R
     return open_rerankers(settings, llm=llm, index=index) if scores_by_index(settings) else None
 
 
+def _load(embedder: Embedder) -> None:
+    _ = embedder.info  # a model that is loaded at its first use is loaded for that
+
+
 def _drop(folder: Path, home: Path) -> None:
     try:
         drop_earlier(folder, home)
@@ -309,9 +328,14 @@ def _drop(folder: Path, home: Path) -> None:
 class Library:
     """The collections of a data folder and the models that they share. Safe to use from any thread."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Load the models and open the collection that the settings name. Raises Rank37Error with the remedy."""
+    def __init__(self, settings: Settings, *, models_later: bool = False) -> None:
+        """Load the embedder and open the collection that the settings name. Raises Rank37Error with the remedy.
+
+        With `models_later`, an embedder that is known before it is loaded is loaded by `begin_loading`, or by the first
+        who needs it.
+        """
         self.settings = settings
+        self._models_later = models_later
         self._lock = threading.RLock()
         self._quota_lock = threading.Lock()
         self.turns = Turns(settings.at_work, settings.waiting)
@@ -324,7 +348,12 @@ class Library:
         """Those that are in use: the last collection that uses one lets it go."""
         first = self._embedder_of_collection(settings)
         self.llm: LLM | None = open_llm(settings, first)
-        self._rerankers: tuple[Reranker, Reranker] | None = None
+        self._rerankers = Loading(self._open_rerankers)
+        self.models = Loading(self._load_models)
+        """All models of the collection that the settings name, as far as `begin_loading` or a `get` has come."""
+        self._loader: threading.Thread | None = None
+        self._loader_lock = threading.Lock()
+        self._is_closed = False
         self.watchers: list[Callable[[StoredTrace], None]] = []
         """Are shown every question that is asked here, however it ended: for counting."""
         self.fetch: FetchProgress | None = None
@@ -341,11 +370,21 @@ class Library:
     @property
     def rerankers(self) -> tuple[Reranker, Reranker]:
         """The reranker of passages and the one of sentences that all collections share, loaded at the first use."""
-        with self._lock:
-            if self._rerankers is None:
-                self._rerankers = open_rerankers(self.settings, llm=self.llm)
-                self.ahead.wake()
-            return self._rerankers
+        loading = self._rerankers
+        was_loaded, rerankers = loading.state == "loaded", loading.get()
+        if not was_loaded:
+            self.ahead.wake()
+        return rerankers
+
+    def begin_loading(self) -> None:
+        """Load the models in the background unless that is done or under way; after a failure, once more."""
+        with self._loader_lock:
+            is_begun = self._loader is not None and self.models.state != "failed"
+            if self._is_closed or is_begun or self.models.state in ("loading", "loaded"):
+                return
+            self.models = Loading(self._load_models)
+            self._loader = threading.Thread(target=self._load_in_background, name="load-models", daemon=True)
+            self._loader.start()
 
     def show_watchers(self, stored: StoredTrace) -> None:
         """Show a question that is over to all who watch."""
@@ -387,14 +426,9 @@ class Library:
 
     def embedder_of(self, choice: EmbedderChoice) -> Embedder:
         """An embedder, loaded once for all that use it. Raises ModelUnavailable or BadInput with the remedy."""
-        with self._embedder_lock:
-            embedder = self._embedders.get(choice)
-            if embedder is None:
-                embedder = open_embedder(choice.over(self.settings))
-                # The same model may have been loaded under its revision.
-                embedder = self._embedders.setdefault(pinned_choice(choice, embedder), embedder)
-                self._embedders[choice] = embedder
-            return embedder
+        embedder = self._embedder_of(choice)
+        _load(embedder)
+        return embedder
 
     def reindex(self, key: str, choice: EmbedderChoice | None = None, person: str | None = None) -> Reindexing:
         """Begin a new index of a collection; see `Workspace.reindex`. Raises BadInput where it is not the person's."""
@@ -513,7 +547,9 @@ class Library:
                 for key, workspace in self._open.items()
                 if rerankers and scores_by_index(settings)
             }
-            shared = open_rerankers(settings, llm=new_llm) if rerankers and not own else self._rerankers
+            shared = self._rerankers
+            if rerankers and not own:
+                shared = Loading.done(open_rerankers(settings, llm=new_llm))
             self.settings, self.llm, self._rerankers = settings, new_llm, shared
             for key, workspace in self._open.items():
                 own_embedder = embedder_choice(workspace.settings)
@@ -525,6 +561,10 @@ class Library:
     def close(self) -> None:
         """Release everything. Idempotent."""
         self.ahead.close()
+        with self._loader_lock:
+            self._is_closed = True
+        if self._loader is not None:
+            self._loader.join(LOADING_LIMIT_S)
         with self._lock:
             workspaces = list(self._open.values())
             self._open.clear()
@@ -561,8 +601,31 @@ class Library:
         _log.info("the reranker is now %s", self.rerankers[0].info.name)
 
     def _loaded_reranker(self) -> Reranker | None:
-        loaded = self._rerankers
-        return loaded[0] if loaded else None
+        loading = self._rerankers
+        return loading.get()[0] if loading.state == "loaded" else None
+
+    def _open_rerankers(self) -> tuple[Reranker, Reranker]:
+        with self._lock:
+            settings, llm = self.settings, self.llm
+            embedders = [workspace._serving.embedder for workspace in self._open.values()]
+        for embedder in embedders:
+            _load(embedder)  # first: no two threads import the model libraries at a time
+        return open_rerankers(settings, llm=llm)
+
+    def _load_models(self) -> None:
+        _ = self.open().engines.infos
+
+    def _load_in_background(self) -> None:
+        try:
+            self.models.get()
+        except Rank37Error as error:
+            _log.warning("the models are not loaded: %s", error)  # the pages say so as well
+        except Exception:
+            _log.exception("the models are not loaded")
+        # What was loaded stays: no collection of garbage looks at it again. What an earlier library left may go.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
 
     def _indexes(self) -> list[Index]:
         return [workspace._serving.index for workspace in self.workspaces()]
@@ -572,8 +635,22 @@ class Library:
             workspace.is_reindexing or not workspace.queue.wait(0) for workspace in self.workspaces()
         )
 
+    def _embedder_of(self, choice: EmbedderChoice) -> Embedder:
+        with self._embedder_lock:
+            embedder = self._embedders.get(choice)
+            if embedder is None:
+                embedder = self._open_embedder(choice)
+                # The same model may have been loaded under its revision.
+                embedder = self._embedders.setdefault(pinned_choice(choice, embedder), embedder)
+                self._embedders[choice] = embedder
+            return embedder
+
+    def _open_embedder(self, choice: EmbedderChoice) -> Embedder:
+        settings = choice.over(self.settings)
+        return open_embedder_later(settings) if self._models_later else open_embedder(settings)
+
     def _embedder_of_collection(self, settings: Settings) -> Embedder:
-        return open_collection_embedder(settings, lambda own: self.embedder_of(embedder_choice(own)))
+        return open_collection_embedder(settings, lambda own: self._embedder_of(embedder_choice(own)))
 
     def _card(self, key: str, person: str | None) -> CollectionCard:
         card = self.store.card(key)

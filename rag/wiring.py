@@ -58,7 +58,7 @@ def open_embedder(settings: Settings) -> Embedder:
     """The configured bi-encoder, loaded."""
     from rag.engines.sentence_transformer import SentenceTransformerEmbedder
 
-    if settings.embedder in (EMBEDDED, EMBEDDED_EMBEDDER_NAME):
+    if _is_embedded(settings):
         return SentenceTransformerEmbedder.embedded()
     return SentenceTransformerEmbedder.load(
         settings.embedder,
@@ -66,6 +66,16 @@ def open_embedder(settings: Settings) -> Embedder:
         query_prompt=settings.embedder_query_prompt,
         passage_prompt=settings.embedder_passage_prompt,
     )
+
+
+def open_embedder_later(settings: Settings) -> Embedder:
+    """The configured bi-encoder, loaded at its first use where what identifies it is known beforehand.
+
+    That is so of the embedded one; any other is loaded now.
+    """
+    from rag.engines.embedded_embedder import EmbeddedEmbedder
+
+    return EmbeddedEmbedder() if _is_embedded(settings) else open_embedder(settings)
 
 
 def settings_of_collection(settings: Settings) -> Settings:
@@ -105,13 +115,17 @@ def open_collection_embedder(settings: Settings, load: Callable[[Settings], Embe
 
 def embedder_choice(settings: Settings) -> EmbedderChoice:
     """The embedder that the settings name, each in one form: a folder by its full path."""
-    if settings.embedder in (EMBEDDED, EMBEDDED_EMBEDDER_NAME):
+    if _is_embedded(settings):
         return EmbedderChoice(EMBEDDED)
     folder = Path(settings.embedder).expanduser()
     prompts = settings.embedder_query_prompt, settings.embedder_passage_prompt
     if folder.is_dir():
         return EmbedderChoice(str(folder.resolve()), None, *prompts)
     return EmbedderChoice(settings.embedder, settings.embedder_revision, *prompts)
+
+
+def _is_embedded(settings: Settings) -> bool:
+    return settings.embedder in (EMBEDDED, EMBEDDED_EMBEDDER_NAME)
 
 
 def named_embedder(name: str, settings: Settings) -> EmbedderChoice:
@@ -218,9 +232,7 @@ def _with_token_vectors(index: Index, settings: Settings) -> Index:
 
     Where an earlier run kept some and this one asks for none, they are still deleted with their documents.
     """
-    from rag.engines.catalogue import colbert_model
-
-    model = colbert_model(settings.reranker)
+    model = _colbert_model(settings)
     try:
         return _token_index(index, settings, model)
     except ModelUnavailable:
@@ -231,6 +243,14 @@ def _with_token_vectors(index: Index, settings: Settings) -> Index:
     except BaseException:
         index.close()
         raise
+
+
+def _colbert_model(settings: Settings) -> str | None:
+    if "colbert" not in (settings.reranker or ""):
+        return None  # without an import of the model libraries
+    from rag.engines.catalogue import colbert_model
+
+    return colbert_model(settings.reranker)
 
 
 def _token_index(index: Index, settings: Settings, model: str | None) -> Index:
@@ -529,9 +549,7 @@ def open_people_store(settings: Settings) -> PeopleStore:
 
 def scores_by_index(settings: Settings) -> bool:
     """Whether the reranker needs the collection's own index: late interaction by the token vectors that it keeps."""
-    from rag.engines.catalogue import colbert_model
-
-    return colbert_model(settings.reranker) is not None
+    return _colbert_model(settings) is not None
 
 
 def drop_collection(settings: Settings) -> None:

@@ -53,7 +53,7 @@ def show_result(
                 _show_anyway(trace, workspace, kinds)
     show_notes(trace)
     if labelling is not None:
-        documents = workspace.engines.index.documents if workspace else None
+        documents = workspace.index.documents if workspace else None
         show_outcome_label(trace, result.outcome, labelling, documents)
 
 

@@ -29,6 +29,7 @@ from ui.chats import (
 )
 from ui.ingestion import n_unfinished, show_ingestion_strip
 from ui.labelling import Labelling, open_labelling
+from ui.models import LOADING, is_loaded
 from ui.problems import problems_shown, show_problem
 from ui.rank_panel import show_rank_panel, summary
 from ui.welcome import show_welcome
@@ -56,7 +57,7 @@ def show() -> None:
     ready: list[Document] | None = None
     kinds: Kinds = ALL_PDF
     with problems_shown(retry_key="look_again"):
-        stored = [one for one in workspace.engines.index.documents() if one.state == "ready"]
+        stored = [one for one in workspace.index.documents() if one.state == "ready"]
         ready = [one.document for one in stored]
         kinds = {one.document.id: one.kind for one in stored}
     searched = _header(chat, ready or [], workspace)
@@ -238,7 +239,8 @@ def _follow(asking: Asking, workspace: Workspace) -> None:
         st.rerun()
     with problems_shown():
         lines = _done_lines(progress)
-        with st.status(_stage_label(progress), expanded=bool(lines)):
+        status = st.status(_stage_label(progress, workspace), expanded=bool(lines))
+        with status.container():  # the status itself would say at its end that all is done
             for line in lines:
                 st.caption(f":material/check: {line}")
             if progress.stage == "rerank":
@@ -248,10 +250,12 @@ def _follow(asking: Asking, workspace: Workspace) -> None:
         st.button("Stop", icon=":material/stop_circle:", key="stop", type="tertiary", on_click=asking.stop)
 
 
-def _stage_label(progress: AskProgress) -> str:
+def _stage_label(progress: AskProgress, workspace: Workspace) -> str:
     match progress.stage:
         case None if progress.ahead:
             return f"Waiting: {count(progress.ahead, 'question')} of others first …"
+        case None if not is_loaded(workspace):
+            return LOADING
         case None:
             return "Starting …"
         case "rewrite":

@@ -62,7 +62,7 @@ def _show(stored: StoredDocument, workspace: Workspace) -> None:
 
 
 def _show_page(stored: StoredDocument, workspace: Workspace) -> None:
-    chunks = workspace.engines.index.chunks(stored.document.id)
+    chunks = workspace.index.chunks(stored.document.id)
     n_pages, thing = stored.document.page_count, unit(stored.kind).capitalize()
     number = min(max(1, int(st.session_state.get(_AT, 1))), n_pages)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="r37-chunk-steps"):

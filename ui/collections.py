@@ -93,7 +93,7 @@ def _collection(card: CollectionCard, workspace: Workspace) -> None:
             _delete_dialog(card, workspace)
         facts = [f"{_size(disk_bytes(folder))} on disk"]
         if is_open:
-            numbers = statistics_of(workspace.engines.index.documents())
+            numbers = statistics_of(workspace.index.documents())
             facts = [
                 count(numbers.documents, "document"),
                 count(numbers.pages, "page"),
@@ -102,7 +102,7 @@ def _collection(card: CollectionCard, workspace: Workspace) -> None:
             ]
             if numbers.last_added:
                 facts.append(f"last added {_day(numbers.last_added)}")
-            facts.append(f"embedded with {workspace.engines.embedder.identity.name}")
+            facts.append(f"embedded with {workspace.embedder_identity.name}")
         if visitor().person is not None:
             facts.append(_whose(card))
         if card.created_at:

@@ -111,7 +111,7 @@ def too_many(n_files: int, settings: Settings) -> str | None:
 
 
 def _document_list(workspace: Workspace) -> None:
-    everything = workspace.engines.index.documents()
+    everything = workspace.index.documents()
     st.subheader("In the collection", anchor=False)
     if not everything:
         st.caption("Nothing yet: add files above, and ask about them as soon as the first one is in.")

@@ -215,4 +215,4 @@ def _share(job: JobView) -> float:
 
 
 def _n_ready(workspace: Workspace) -> int:
-    return sum(1 for stored in workspace.engines.index.documents() if stored.state == "ready")
+    return sum(1 for stored in workspace.index.documents() if stored.state == "ready")

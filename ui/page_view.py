@@ -165,7 +165,7 @@ def _spans(text: str, wanted: Sequence[Piece]) -> list[tuple[int, int]]:
 def _show(sight: Sight, workspace: Workspace) -> None:
     st.html(_quote_html(sight))
     with problems_shown():
-        stored = workspace.engines.index.document(sight.chunk.document_id)
+        stored = workspace.index.document(sight.chunk.document_id)
         if stored is not None and stored.kind != "pdf":
             _show_section(sight, stored, workspace)
         else:
@@ -175,7 +175,7 @@ def _show(sight: Sight, workspace: Workspace) -> None:
 def _show_section(sight: Sight, stored: StoredDocument, workspace: Workspace) -> None:
     n_sections = stored.document.page_count
     number = min(max(1, int(st.session_state.get(_AT, sight.page))), n_sections)
-    text = page_text(workspace.engines.index.chunks(stored.document.id), number)
+    text = page_text(workspace.index.chunks(stored.document.id), number)
     _steps(number, n_sections, sight, tuple(span.page for span in sight.chunk.spans), stored.kind)
     if _pieces_on(sight, number) and not _spans(text, _pieces_on(sight, number)):
         note = "The quoted words can’t be found in this section: it is read differently now than when it was asked."

@@ -60,9 +60,16 @@ def headline(error: Rank37Error) -> str:
     return next(text for kind, text in _HEADLINES.items() if isinstance(error, kind))
 
 
-def show_problem(error: Rank37Error) -> None:
-    """The problem and its remedy."""
-    st.error(f"**{headline(error)}.** {as_markdown(sentence(str(error)))}", icon=":material/error:")
+def show_problem(error: BaseException) -> None:
+    """The problem and its remedy; of what nobody foresaw only where to read of it."""
+    if isinstance(error, Rank37Error):
+        st.error(f"**{headline(error)}.** {as_markdown(sentence(str(error)))}", icon=":material/error:")
+        return
+    st.error(
+        f"**Rank37 met a fault of its own** ({as_markdown(type(error).__name__)}). The details are in the "
+        "terminal’s log. Your documents are not touched by it.",
+        icon=":material/error:",
+    )
 
 
 @contextmanager
@@ -78,11 +85,7 @@ def problems_shown(retry_key: str | None = None) -> Iterator[None]:
         show_problem(error)
     except Exception as error:
         _log.exception("the page could not be drawn")
-        st.error(
-            f"**Rank37 met a fault of its own** ({as_markdown(type(error).__name__)}). The details are in the "
-            "terminal’s log. Your documents are not touched by it.",
-            icon=":material/error:",
-        )
+        show_problem(error)
     else:
         return
     if retry_key:

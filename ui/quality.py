@@ -28,6 +28,7 @@ from rag.evaluation.quality import (
 from rag.floor_store import StoredFloor, floor_text
 from rag.wiring import floor_store
 from ui.charts import histogram_chart, mark_words, precision_recall_chart, replay_chart, trend_chart
+from ui.models import await_models
 from ui.problems import problems_shown, show_problem
 from ui.words import as_html, as_markdown, count, duration, score_value, sentence_html, snippet
 from ui.workspace import Workspace, check_manages, may_manage, open_workspace
@@ -51,6 +52,7 @@ def show() -> None:
     workspace = open_workspace()
     st.title("Quality", anchor=False)
     with problems_shown(retry_key="read_again"):
+        await_models(workspace)
         _page(workspace)
 
 

@@ -16,7 +16,6 @@ import streamlit as st
 
 from rag.deciding import Deciding, deciding_sentences
 from rag.export import Kinds, place_text, ranking_csv, trace_as_json
-from rag.ports import Reranker
 from rag.replay import State, StateName, at_floor, states
 from rag.types import Candidate, RankedChunk, Trace
 from ui.labelling import Labelling, show_passage_labels
@@ -67,13 +66,13 @@ def show_rank_panel(
     if not trace.candidates:
         return
     with st.expander("Ranking before and after rerank", expanded=expanded, icon=":material/swap_vert:"):
-        _show_ranking(trace, workspace.engines.sentence_scorer if workspace else None, kinds)
+        _show_ranking(trace, workspace, kinds)
         if labelling is not None:
             show_passage_labels(trace, labelling, kinds)
 
 
 @st.fragment
-def _show_ranking(trace: Trace, scorer: Reranker | None, kinds: Kinds) -> None:
+def _show_ranking(trace: Trace, workspace: Workspace | None, kinds: Kinds) -> None:
     """The ranking with what narrows it, tries another floor, explains and exports it."""
     with problems_shown():
         tried = trace.floor
@@ -108,21 +107,21 @@ def _show_ranking(trace: Trace, scorer: Reranker | None, kinds: Kinds) -> None:
             st.html(tried_html(trace, seen, kinds))
         st.html(panel_html(seen, shown(seen, chosen, words), kinds))
         if trace.ranked:
-            _show_tools(trace, scorer, kinds)
+            _show_tools(trace, workspace, kinds)
 
 
-def _show_tools(trace: Trace, scorer: Reranker | None, kinds: Kinds) -> None:
+def _show_tools(trace: Trace, workspace: Workspace | None, kinds: Kinds) -> None:
     """Why the kept ones were kept, and the whole ranking as a file."""
     key = f"deciding {trace.id}"
     with st.container(horizontal=True, gap="small", key=f"r37-takeaway-{trace.id}"):
-        if scorer is not None and trace.kept and key not in st.session_state:
+        if workspace is not None and trace.kept and key not in st.session_state:
             st.button(
                 "Which sentence decided it?",
                 icon=":material/format_quote:",
                 type="tertiary",
                 key=f"decide {trace.id}",
                 on_click=_decide,
-                args=(trace, scorer, key),
+                args=(trace, workspace, key),
             )
         for label, file_type, data in (
             ("CSV", "text/csv", lambda: "\ufeff" + ranking_csv(trace)),  # the mark tells Excel that it is UTF-8
@@ -142,9 +141,9 @@ def _show_tools(trace: Trace, scorer: Reranker | None, kinds: Kinds) -> None:
         st.html(deciding_html(trace, st.session_state[key], kinds))
 
 
-def _decide(trace: Trace, scorer: Reranker, key: str) -> None:
+def _decide(trace: Trace, workspace: Workspace, key: str) -> None:
     with problems_shown(), st.spinner("Scoring single sentences …"):
-        st.session_state[key] = deciding_sentences(trace, scorer)
+        st.session_state[key] = deciding_sentences(trace, workspace.engines.sentence_scorer)
 
 
 def shown(trace: Trace, chosen: Collection[Choice], words: str) -> frozenset[int] | None:

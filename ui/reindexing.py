@@ -37,14 +37,14 @@ def open_reindex_dialog(card: CollectionCard, workspace: Workspace) -> None:
 
 def _dialog(card: CollectionCard, workspace: Workspace) -> None:
     st.markdown(f"**{as_markdown(card.title)}**")
-    ready = sum(1 for stored in workspace.engines.index.documents() if stored.state == "ready")
+    ready = sum(1 for stored in workspace.index.documents() if stored.state == "ready")
     st.markdown(
         f"Its {count(ready, 'document')} {'is' if ready == 1 else 'are'} read, cut and embedded again, from the files "
         "that Rank37 keeps. You can go on asking and adding files: the present index answers until the new one is "
         "whole, which then takes its place in one step."
     )
     in_use = embedder_choice(workspace.settings)
-    options = {_SAME: f"{workspace.engines.embedder.identity.name}, as now"}
+    options = {_SAME: f"{workspace.embedder_identity.name}, as now"}
     configured = embedder_choice(workspace.library.settings)
     if configured.embedder != in_use.embedder:
         options[_CONFIGURED] = f"{shown_name(configured)}, as the settings say"

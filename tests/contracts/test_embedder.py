@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from rag.engines.embedded_embedder import EmbeddedEmbedder
 from rag.engines.sentence_transformer import SentenceTransformerEmbedder
 from rag.errors import BadInput
 from rag.ports import Embedder
@@ -17,12 +18,14 @@ from tests.contracts.tiny_models import CORPUS, FAMILIES, save_embedder
 TEXTS = [text[:70] for text in CORPUS] + ["refund", "", "等待期", "👩‍⚕️💊", "lone \ud83d surrogate", "e\u0301"]
 
 
-@pytest.fixture(scope="module", params=["embedded", *FAMILIES, "with prompts"])
+@pytest.fixture(scope="module", params=["embedded", "loaded later", *FAMILIES, "with prompts"])
 def any_embedder(
     request: pytest.FixtureRequest, embedder: SentenceTransformerEmbedder, tmp_path_factory: pytest.TempPathFactory
 ) -> Embedder:
     if request.param == "embedded":
         return embedder
+    if request.param == "loaded later":
+        return EmbeddedEmbedder(lambda: embedder)
     folder = tmp_path_factory.mktemp("model") / "tiny"
     if request.param == "with prompts":
         save_embedder(folder, "xlm-roberta", prompts={"query": "ask: ", "passage": "read: "})

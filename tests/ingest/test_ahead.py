@@ -15,6 +15,7 @@ from rag.engines.recall_order import RecallOrder
 from rag.engines.score_cache import CachedReranker, ScoreCache
 from rag.engines.sentence_transformer import SentenceTransformerEmbedder
 from rag.evaluation.passage_index import CorpusPassage, write_passages
+from rag.loading import Loading
 from rag.ports import Index, KnowsAhead, Progress
 from rag.settings import load_settings
 from rag.types import EngineInfo, Passage, Relevance
@@ -120,7 +121,7 @@ def test_an_open_collection_is_read_ahead(tmp_path: Path, monkeypatch: pytest.Mo
     try:
         reranker = Knowing()
         monkeypatch.setattr(reranker, "shown", threading.Event())
-        library._rerankers = (reranker, reranker)
+        library._rerankers = Loading.done((reranker, reranker))
         workspace = library.open()
         workspace.submit("manual.pdf", text_pdf(["The waiting period is 180 days, counted from the start."]))
         assert workspace.queue.wait(120)

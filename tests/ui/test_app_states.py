@@ -86,8 +86,8 @@ def test_empty_collection_asks_for_documents_and_takes_no_question(app: AppTest)
     assert not app.exception
     assert "The collection is empty" in app.info[0].value
     assert app.chat_input[0].disabled
+    run_until(app, lambda: "all-MiniLM-L6-v2" in html(app))
     sidebar = html(app)
-    assert "all-MiniLM-L6-v2" in sidebar
     assert "minilm-reranker" in sidebar
     assert "Qdrant Edge" in sidebar
 
@@ -157,8 +157,7 @@ def test_stand_in_is_visible_and_a_failed_fetch_names_the_remedy(
 ) -> None:
     monkeypatch.delenv("RANK37_RERANKER")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    app.run()
-    assert "A stand-in" in html(app)
+    run_until(app, lambda: "A stand-in" in html(app))
     assert "BAAI/bge-reranker-v2-m3" in html(app)
     fetch = next(button for button in app.button if "Fetch it now" in button.label)
     fetch.click().run()

@@ -12,7 +12,7 @@ from rag.evaluation.floor_report import floor_by_hand
 from rag.ports import Engines
 from rag.settings import EMBEDDED, Settings
 from rag.wiring import floor_scope, floor_store, open_engines
-from ui.sidebar import _collection
+from ui.sidebar import _floor
 
 if TYPE_CHECKING:
     from rag.engines.sentence_transformer import SentenceTransformerEmbedder
@@ -35,17 +35,17 @@ def workspace(tmp_path: Path, embedder: SentenceTransformerEmbedder) -> Iterator
 
 def test_the_sidebar_says_which_floor_is_in_use_and_why(workspace: OpenEngines) -> None:
     settings, engines = workspace.settings, workspace.engines
-    shown = _collection(workspace)  # type: ignore[arg-type]  # it takes no more of a workspace
+    shown = _floor(workspace)  # type: ignore[arg-type]  # it takes no more of a workspace
     assert "Floor <b>0.40</b>" in shown
     assert "The default." in shown
 
     scope = floor_scope(settings, engines.reranker, engines.embedder)
     floor_store(settings).put(floor_by_hand(0.55, scope))
-    shown = _collection(workspace)  # type: ignore[arg-type]
+    shown = _floor(workspace)  # type: ignore[arg-type]
     assert "Floor <b>0.55</b>" in shown
     assert "Set by hand" in shown
 
     workspace.settings = settings.model_copy(update={"chunk_tokens": 128})
-    shown = _collection(workspace)  # type: ignore[arg-type]
+    shown = _floor(workspace)  # type: ignore[arg-type]
     assert "Floor <b>0.40</b>" in shown
     assert "calibrate again" in shown

@@ -40,10 +40,11 @@ async def metrics(request: Request) -> Response:
 
 
 def _checks(service: Service) -> dict[str, str]:
-    workspace = service.library.open
+    workspace, models = service.library.open, service.library.models
     return {
-        "engines": _state(lambda: workspace().engines.reranker.info),
-        "index": _state(lambda: workspace().engines.index.count_chunks()),
+        # Who asks while the app loads them in the background is not kept waiting.
+        "engines": "loading" if models.state == "loading" else _state(lambda: workspace().engines.infos),
+        "index": _state(lambda: workspace().index.count_chunks()),
         "collections": _state(service.library.store.cards),
         "keys": _state(service.keys.exist),
         "traces": _state(lambda: workspace().recorder.store()),

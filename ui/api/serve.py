@@ -99,19 +99,19 @@ def serve_in_thread(app: FastAPI, listener: socket.socket) -> Serving:
 class LibraryWithApi(Library):
     """A library that the API serves as well, in this process, from the time it is open until it is closed."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, models_later: bool = False) -> None:
         """Open it and begin to serve. Raises Rank37Error with the remedy, and leaves nothing open then."""
         host, port = settings.api_host, settings.api_port or DEFAULT_PORT
         self._serving: Serving | None = None
         self._keys = open_key_store(settings)
         try:
             check_may_listen(host, self._keys, allow_open=settings.allow_open)
-            # Before the models are loaded: a port that is taken should not take half a minute to be told.
+            # Before anything is opened: a port that is taken should not take half a minute to be told.
             self._listener = open_listener(host, port)
         except BaseException:
             self._keys.close()
             raise
-        super().__init__(settings)
+        super().__init__(settings, models_later=models_later)
         self._serving = serve_in_thread(app_of(self, self._keys, settings, host), self._listener)
 
     def close(self) -> None:
