@@ -1,4 +1,4 @@
-"""Builds the sample PDFs from `sources/*.md` and `questions.jsonl` from `questions/*.jsonl`; README.md has the formats.
+"""Builds the sample PDFs from `sources/*.md` and the labelled questions from `questions/*.jsonl`; see README.md.
 
 It knows only the Markdown that the sources use, and it never writes text of its own into a document: what a PDF says is
 what its source says, plus the running header and footer.
@@ -46,6 +46,9 @@ DATA = Path(__file__).parent
 FRONT_MATTER_KEYS = {"title", "author", "date", "look", "paper", "summary"}
 REQUIRED_KEYS = {"title", "author", "date"}
 PAPERS = {"a4": A4, "letter": LETTER}
+QUESTIONS = "questions.jsonl"
+APART = "-desk"
+"""How the name of a question file ends that is built into a file of its own, so that `QUESTIONS` stays as it is."""
 ROOM_BELOW_HEADING = (92.0, 58.0, 54.0)
 """Points that must be left on a page for a heading of each level to stand there; paragraphs may cross the border."""
 
@@ -451,8 +454,8 @@ def read_questions(paths: Sequence[Path]) -> list[dict[str, Any]]:
     return rows
 
 
-def build(data: Path = DATA, prefixes: Sequence[str] = ()) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
-    """All PDFs by file name and all question rows.
+def build(data: Path = DATA, prefixes: Sequence[str] = ()) -> tuple[dict[str, bytes], dict[str, list[dict[str, Any]]]]:
+    """All PDFs by file name, and the question rows by the name of the file that they belong in.
 
     Args:
         data: Folder that holds `sources/` and `questions/`.
@@ -468,8 +471,11 @@ def build(data: Path = DATA, prefixes: Sequence[str] = ()) -> tuple[dict[str, by
 
     pdfs = {f"{path.stem}.pdf": render(read_source(path)) for path in chosen("sources", "*.md")}
     pages = {name: page_texts(pdf) for name, pdf in pdfs.items()}
-    rows = [resolve_question(row, pages) for row in read_questions(chosen("questions", "*.jsonl"))]
-    return pdfs, rows
+    paths = chosen("questions", "*.jsonl")
+    apart = [path for path in paths if path.stem.endswith(APART)]
+    files = {QUESTIONS: [path for path in paths if path not in apart]} | {path.name: [path] for path in apart}
+    read_questions(paths)  # refuses an id that two of the files use
+    return pdfs, {name: [resolve_question(row, pages) for row in read_questions(own)] for name, own in files.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -478,11 +484,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "prefix",
         nargs="*",
-        help="build and check only the files that start with this, and leave questions.jsonl as it is",
+        help="build and check only the files that start with this, and leave the built questions as they are",
     )
     prefixes = parser.parse_args(arguments).prefix
     try:
-        pdfs, rows = build(prefixes=prefixes)
+        pdfs, questions = build(prefixes=prefixes)
     except SourceError as error:
         print(f"build.py: {error}", file=sys.stderr)
         return 1
@@ -494,8 +500,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for path in folder.glob("*.pdf"):
             if path.name not in pdfs:
                 path.unlink()
-        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-        (DATA / "questions.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        for name, of_file in questions.items():
+            lines = [json.dumps(row, ensure_ascii=False) for row in of_file]
+            (DATA / name).write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    rows = [row for of_file in questions.values() for row in of_file]
     answerable = sum(row["answerable"] for row in rows)
     pages = sum(len(page_texts(pdf)) for pdf in pdfs.values())
     print(f"{len(pdfs)} PDFs, {pages} pages; {answerable} answerable, {len(rows) - answerable} unanswerable questions")

@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytest
 
+from rag.training.groups import split_rows
+
 DATA = Path(__file__).parents[1] / "data"
 PDFS = sorted(DATA.glob("pdfs/*.pdf"))
 SOURCES = sorted(DATA.glob("sources/*.md"))
@@ -28,8 +30,8 @@ def builder() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def built(builder: ModuleType) -> tuple[dict[str, bytes], list[dict]]:
-    """PDFs and question rows, built anew from the sources."""
+def built(builder: ModuleType) -> tuple[dict[str, bytes], dict[str, list[dict]]]:
+    """PDFs, and question rows by file name, built anew from the sources."""
     return builder.build(DATA)
 
 
@@ -39,9 +41,18 @@ def committed_pages(builder: ModuleType) -> dict[str, list[str]]:
     return {path.name: [builder.fold(page) for page in builder.page_texts(path.read_bytes())] for path in PDFS}
 
 
+def rows_of(name: str) -> list[dict]:
+    return [json.loads(line) for line in (DATA / name).read_text("utf-8").splitlines()]
+
+
 @pytest.fixture(scope="module")
 def questions() -> list[dict]:
-    return [json.loads(line) for line in (DATA / "questions.jsonl").read_text("utf-8").splitlines()]
+    return rows_of("questions.jsonl")
+
+
+@pytest.fixture(scope="module")
+def desk_questions() -> list[dict]:
+    return rows_of("insurance-desk.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +85,10 @@ def test_every_committed_pdf_says_what_its_source_says(builder, built, committed
         )
 
 
-def test_committed_questions_are_the_resolved_sources(built, questions):
-    assert questions == built[1], "run python data/build.py"
+def test_committed_questions_are_the_resolved_sources(built, questions, desk_questions):
+    assert built[1] == {"questions.jsonl": questions, "insurance-desk.jsonl": desk_questions}, (
+        "run python data/build.py"
+    )
 
 
 def test_building_again_gives_the_same_bytes(builder, built):
@@ -90,8 +103,8 @@ def test_there_are_enough_documents_and_questions(questions):
     assert sum(row.get("why", "").startswith("near miss") for row in questions) >= 10
 
 
-def test_evidence_stands_on_its_page_and_holds_the_answers(builder, committed_pages, questions):
-    for row in questions:
+def test_evidence_stands_on_its_page_and_holds_the_answers(builder, committed_pages, questions, desk_questions):
+    for row in questions + desk_questions:
         for evidence in row["evidence"]:
             page = committed_pages[evidence["doc"]][evidence["page_index0"]]
             assert builder.fold(evidence["text"]) in page, row["_id"]
@@ -100,9 +113,24 @@ def test_evidence_stands_on_its_page_and_holds_the_answers(builder, committed_pa
         assert bool(row["evidence"]) == bool(row["answers"]) == row["answerable"], row["_id"]
 
 
-def test_question_ids_and_texts_are_unique(questions):
+def test_question_ids_and_texts_are_unique(questions, desk_questions):
     for field in ("_id", "text"):
-        assert max(Counter(row[field] for row in questions).values()) == 1
+        assert max(Counter(row[field] for row in questions + desk_questions).values()) == 1
+
+
+def test_the_service_desk_has_enough_questions_to_learn_from_and_to_judge(desk_questions):
+    learn, held_out = split_rows(desk_questions, 0.75, 37)  # as README.md splits them
+    assert [sum(row["answerable"] for row in rows) for rows in (learn, held_out)] == [40, 120]
+    assert [sum(not row["answerable"] for row in rows) for rows in (learn, held_out)] == [5, 15]
+
+
+def test_an_id_that_two_question_files_use_is_refused(builder, tmp_path):
+    (tmp_path / "questions").mkdir()
+    row = json.dumps({"id": "q1", "text": "How long?", "answerable": False, "why": "nothing says"})
+    for name in ("shop.jsonl", "shop-desk.jsonl"):
+        (tmp_path / "questions" / name).write_text(row, "utf-8")
+    with pytest.raises(builder.SourceError, match="'q1' is used twice"):
+        builder.build(tmp_path)
 
 
 def test_only_one_of_many_waiting_periods_is_that_of_critical_illness(insurance_passages):
