@@ -33,9 +33,9 @@ def chromium() -> str | None:
 
 
 @contextmanager
-def running_app(data_dir: Path, **environment: str) -> Iterator[str]:
+def running_app(data_dir: Path, *, port: int | None = None, **environment: str) -> Iterator[str]:
     """Serve the app on a free loopback port over `data_dir`; gives its address. Its log is `app.log` beside it."""
-    port = _free_port()
+    port = port or free_port()
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("RANK37_", "OPENAI_", "QDRANT_"))
     }
@@ -108,7 +108,8 @@ def upload(page: Page, name: str, data: bytes) -> Locator:
     return page.get_by_test_id("job").filter(has_text=name)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
