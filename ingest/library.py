@@ -23,6 +23,7 @@ from typing import Any
 from uuid import uuid4
 
 from ingest.ahead import ReadAhead
+from ingest.optimizing import Optimizing
 from ingest.queue import IngestQueue, JobView
 from ingest.reindex import Reindexing, discard_begun, stopped_choice
 from ingest.samples import queue_samples
@@ -37,7 +38,7 @@ from rag.loading import Loading
 from rag.pipeline import answer_question
 from rag.ports import LLM, ChatStore, CollectionStore, Embedder, Engines, Index, Reranker
 from rag.settings import COLLECTION_NAME, Settings, check_collection_name
-from rag.types import CollectionCard, EmbedderIdentity, Event, QueryPolicy, Result, StoredTrace, Turn
+from rag.types import CollectionCard, EmbedderIdentity, Event, QueryPolicy, Result, StoredTrace, Turn, Waiting
 from rag.wiring import (
     drop_collection,
     embedder_choice,
@@ -179,6 +180,7 @@ class Workspace:
         Raises what `answer_question` raises, and TooManyQuestions.
         """
         with self.library.turns.taken(listen), asked_by(person):
+            self.library.await_loading(lambda: listen(Waiting(0)))
             engines = self.engines  # once: the question ends on the index on which it began
             return answer_question(
                 question,
@@ -340,6 +342,7 @@ class Library:
         self._quota_lock = threading.Lock()
         self.turns = Turns(settings.at_work, settings.waiting)
         self.ahead = ReadAhead(self._loaded_reranker, self._indexes, self._is_busy)
+        self.optimizing = Optimizing(self._indexes, self._is_busy, settings.optimize_from)
         self._open: dict[str, Workspace] = {}
         self.store: CollectionStore = open_collection_store(settings)
         self.chats: ChatStore = open_chat_store(settings)
@@ -385,6 +388,14 @@ class Library:
             self.models = Loading(self._load_models)
             self._loader = threading.Thread(target=self._load_in_background, name="load-models", daemon=True)
             self._loader.start()
+
+    def await_loading(self, look: Callable[[], object]) -> None:
+        """Wait until what `begin_loading` began is over; nothing where that was not called.
+
+        `look` is called now and then meanwhile; what it raises ends the waiting. Raises what loading raises.
+        """
+        if self._loader is not None:
+            self.models.get(look)
 
     def show_watchers(self, stored: StoredTrace) -> None:
         """Show a question that is over to all who watch."""
@@ -561,6 +572,7 @@ class Library:
     def close(self) -> None:
         """Release everything. Idempotent."""
         self.ahead.close()
+        self.optimizing.close()
         with self._loader_lock:
             self._is_closed = True
         if self._loader is not None:

@@ -26,6 +26,7 @@ from rag.evaluation.joined_command import add_joined_command
 from rag.evaluation.noise_command import add_noise_command
 from rag.evaluation.quality_command import add_quality_command
 from rag.keys_command import add_keys_command
+from rag.optimize_command import add_optimize_command
 from rag.people_command import add_people_command
 from rag.settings import DEFAULT_RERANKER, Settings, load_settings
 from rag.traces_command import add_traces_command
@@ -90,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     add_people_command(commands)
 
     add_backup_commands(commands, rebuild=_rebuild)
+
+    add_optimize_command(commands)
 
     models = commands.add_parser("models", help="list the models in use, or fetch one from the hub")
     actions = models.add_subparsers(required=True, metavar="ACTION")

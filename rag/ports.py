@@ -79,6 +79,29 @@ class Embedder(Protocol):
         ...
 
 
+class Optimizable(Protocol):
+    """An index whose searches take longer the more it holds, until it is optimized."""
+
+    @property
+    def collection(self) -> str: ...
+
+    def unoptimized_chunks(self) -> int:
+        """About how many chunks every search compares in full. It costs nothing to ask."""
+        ...
+
+    def is_due(self, optimize_from: int) -> bool:
+        """Whether there are so many of them that optimizing is worth its cost. 0: never."""
+        ...
+
+    def optimize(self, told: Callable[[str], None] = ...) -> None:
+        """Make searches quick, in another process, while this one answers and takes writes. `told` hears each stage.
+
+        Killed at any moment, the index is as before or optimized, and whole. Raises CollectionError where it is being
+        optimized already, was closed meanwhile, or has no room.
+        """
+        ...
+
+
 class Index(Protocol):
     """One open collection: chunks with dense and sparse vectors, and the documents that they belong to.
 
@@ -96,6 +119,11 @@ class Index(Protocol):
     @property
     def embedder(self) -> EmbedderIdentity:
         """The embedder that the collection was made with."""
+        ...
+
+    @property
+    def optimizable(self) -> Optimizable | None:
+        """What can be optimized of it; None: nothing has to be."""
         ...
 
     def documents(self) -> list[StoredDocument]:

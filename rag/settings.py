@@ -23,6 +23,8 @@ EMBEDDED = "embedded"
 PROMOTED = "promoted"
 """The setting that names the trained reranker that `python -m rag train promote` let serve."""
 
+OPTIMIZE_FROM = 50_000
+
 DEFAULT_RERANKER = "BAAI/bge-reranker-v2-m3"
 DEFAULT_RERANKER_REVISION = "953dc6f6f85a1b2dbfca4c34a2796e7dde08d41e"
 
@@ -60,6 +62,10 @@ class Settings(BaseSettings):
     """Short vectors in RAM for the first look, the full ones on disk for the second."""
     qdrant_on_disk: bool = False
     """Whether the server reads vectors and graph from disk instead of holding them in RAM."""
+
+    optimize_from: Annotated[int, Field(ge=0)] = OPTIMIZE_FROM
+    """From how many chunks that every search compares in full the app optimizes the embedded index; 0: never. Up to
+    10,000 that gains less than a millisecond; at 50,000 it halves the time of a search."""
 
     embedder: str = EMBEDDED
     """`embedded` (all-MiniLM-L6-v2), or any sentence-transformers model by name or folder."""

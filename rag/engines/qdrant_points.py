@@ -38,7 +38,7 @@ import numpy as np
 from qdrant_edge import Bm25, Bm25Config
 
 from rag.errors import CollectionDamaged, CollectionError, EmbedderMismatch
-from rag.ports import Vector, Vectors
+from rag.ports import Optimizable, Vector, Vectors
 from rag.recall import RRF_CONSTANT
 from rag.types import Candidate, Chunk, Document, EmbedderIdentity, EngineInfo, PageSpan, StoredDocument
 
@@ -194,6 +194,11 @@ class QdrantIndex:
     def embedder(self) -> EmbedderIdentity:
         """The embedder that the collection was made with."""
         return self._embedder
+
+    @property
+    def optimizable(self) -> Optimizable | None:
+        """None: a Qdrant server optimizes by itself."""
+        return None
 
     def documents(self) -> list[StoredDocument]:
         """All documents, ready and unfinished, by title and then id."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from rag.engines.colbert import TokenEncoder
 from rag.engines.qdrant_tokens import TokenStore
-from rag.ports import Index, Vector, Vectors
+from rag.ports import Index, Optimizable, Vector, Vectors
 from rag.types import Candidate, Chunk, EmbedderIdentity, EngineInfo, Passage, StoredDocument
 
 
@@ -54,6 +54,11 @@ class TokenIndex:
     def embedder(self) -> EmbedderIdentity:
         """That of the index within."""
         return self._inner.embedder
+
+    @property
+    def optimizable(self) -> Optimizable | None:
+        """That of the index within."""
+        return self._inner.optimizable
 
     def documents(self) -> list[StoredDocument]:
         """As in `Index`."""

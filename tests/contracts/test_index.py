@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient
 
+from rag.engines import edge_optimizer, qdrant_edge
 from rag.engines.qdrant_edge import EdgeIndex
 from rag.engines.qdrant_points import QdrantIndex
 from rag.engines.qdrant_server import ServerIndex, connect
@@ -25,6 +26,7 @@ RANDOM = EmbedderIdentity("random", "1", DIMENSION)
 QDRANT_URL = os.environ.get("QDRANT_URL")
 ENGINES = [
     "edge",
+    "edge, optimized",
     "local",
     pytest.param(
         "server", marks=[pytest.mark.server, pytest.mark.skipif(not QDRANT_URL, reason="QDRANT_URL is not set")]
@@ -44,15 +46,37 @@ def edge_collection(folder: Path) -> Collection:
     return Collection(lambda embedder: EdgeIndex.open(folder / "index", "manuals", embedder), survives_closing=True)
 
 
+class OftenOptimized(EdgeIndex):
+    """Optimized after the first documents and then some, so that later ones meet an optimized index."""
+
+    n_published = 0
+
+    def publish_document(self, stored: StoredDocument, *, replaces: Sequence[str] = ()) -> None:
+        super().publish_document(stored, replaces=replaces)
+        self.n_published += 1
+        if self.n_published in (1, 2, 4) or self.n_published % 16 == 0:
+            self.optimize()
+
+
+def optimized_collection(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Collection:
+    """Optimized in this process: starting another each time would take minutes."""
+    monkeypatch.setattr(
+        qdrant_edge, "optimize_copy", lambda copy, dimension, *, stop: edge_optimizer.optimize_here(copy, dimension)
+    )
+    return Collection(lambda embedder: OftenOptimized.open(folder / "index", "manuals", embedder), True)
+
+
 def local_collection() -> Collection:
     client = QdrantClient(":memory:")
     return Collection(lambda embedder: ServerIndex.open(client, "manuals", embedder), survives_closing=False)
 
 
 @pytest.fixture(params=ENGINES)
-def collection(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Collection]:
+def collection(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Collection]:
     if request.param == "edge":
         yield edge_collection(tmp_path)
+    elif request.param == "edge, optimized":
+        yield optimized_collection(tmp_path, monkeypatch)
     elif request.param == "local":
         yield local_collection()
     else:
