@@ -83,6 +83,9 @@ def test_index_recalls_what_exact_search_finds_at_both_sizes(
     result = run(capsys, "index", *words, "--folder", str(tmp_path))
     assert [own["chunks"] for own in result["ours"]] == [300, 600]
     assert [own["recall_at_100"] for own in result["ours"]] == [1.0, 1.0]
+    assert [own["chunks"] for own in result["optimized"]] == [300, 600]
+    assert min(own["recall_at_100"] for own in result["optimized"]) >= 0.98
+    assert min(own["seconds"] for own in result["optimized"]) > 0
     assert [their["chunks"] for their in result["peer"]] == [300]
     assert [growth["data"] for growth in result["growth"]] == [600 / 300]
     assert list(tmp_path.iterdir()) == []
