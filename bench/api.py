@@ -34,7 +34,7 @@ from bench.callers import (
 )
 from bench.machine import OWN_LIBRARIES, versions
 from bench.material import SAMPLES, pdfs_of, questions_of
-from bench.served import filled_folder, free_port, served
+from bench.served import environment_of, filled_folder, free_port, served
 from bench.words import count_of, figure, listed_versions, seconds_of
 from rag.errors import BadInput, Rank37Error
 from rag.evaluation.tables import Table
@@ -76,7 +76,7 @@ def measure(options: argparse.Namespace, show: Callable[[str], None]) -> dict[st
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         module, settings = ["ui.api", "--port", str(port), "--log-json"], {"RANK37_WAITING": str(options.waiting)}
-        with served(module, folder, f"{url}/healthz", log, **settings) as process:
+        with served(module, environment_of(folder) | settings, f"{url}/healthz", log) as process:
             documents = sorted({chunk.document_id for chunk in chunks})
             texts = [chunk.text for chunk in chunks]
             driven = asyncio.run(_driven(url, Watch(process.pid), options, show, questions, texts, documents))

@@ -18,7 +18,7 @@ from bench.engines import settings_in
 from bench.machine import OWN_LIBRARIES, versions
 from bench.material import SAMPLES, copies_of, pdfs_of
 from bench.rounds import spread
-from bench.served import LONGEST_S, chromium, filled_folder, served_pages
+from bench.served import LONGEST_S, browser, chromium, environment_of, filled_folder, served_pages
 from bench.words import figure, listed_versions, seconds_of
 from rag.errors import BadInput, Rank37Error
 from rag.evaluation.tables import Table
@@ -86,7 +86,7 @@ def measure(options: argparse.Namespace, show: Callable[[str], None]) -> dict[st
         copies = copies_of(pdfs_of(options.set), options.files * options.turns, Path(name) / "files")
         batches = [copies[number :: options.turns] for number in range(options.turns)]
         waiting = settings_in(folder).collection_dir / "uploads"
-        with served_pages(folder) as url:
+        with served_pages(environment_of(folder), folder.with_suffix(".log")) as url:
             times = _clicked(url, batches, waiting, options.rounds, show)
     if not times[INGESTING]:
         raise Rank37Error(f"{options.files} files were ingested before a round of clicks was done: give more --files")
@@ -131,34 +131,26 @@ def _clicked(
     url: str, batches: Sequence[Sequence[Path]], waiting: Path, rounds: int, show: Callable[[str], None]
 ) -> dict[str, dict[str, list[float]]]:
     """Seconds by when and kind."""
-    from playwright.sync_api import sync_playwright
-
     times: dict[str, dict[str, list[float]]] = {IDLE: {}, INGESTING: {}}
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium(), args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        try:
-            page = browser.new_page(viewport={"width": 1280, "height": 1000})
-            page.set_default_timeout(LONGEST_S * 1000)
-            page.goto(url)
-            page.get_by_role("heading", level=1).wait_for()
-            _round(page)  # what a page loads once is loaded
-            for files in batches:
-                _wait_until_ingested(waiting)
-                for _ in range(rounds):
-                    _add(times[IDLE], _round(page))
-                show(f"{IDLE}: {rounds} rounds")
-                _upload(page, files)
-                for number in range(rounds):
-                    taken = _round(page)
-                    if not _n_left(waiting):  # some of the round was clicked with nothing else running
-                        show(f"the files were ingested within round {number + 1} of {rounds}: it does not count")
-                        break
-                    _add(times[INGESTING], taken)
-                show(f"{INGESTING}: {_n_left(waiting)} of {len(files)} files left")
-        finally:
-            browser.close()
+    with browser() as chrome:
+        page = chrome.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(LONGEST_S * 1000)
+        page.goto(url)
+        page.get_by_role("heading", level=1).wait_for()
+        _round(page)  # what a page loads once is loaded
+        for files in batches:
+            _wait_until_ingested(waiting)
+            for _ in range(rounds):
+                _add(times[IDLE], _round(page))
+            show(f"{IDLE}: {rounds} rounds")
+            _upload(page, files)
+            for number in range(rounds):
+                taken = _round(page)
+                if not _n_left(waiting):  # some of the round was clicked with nothing else running
+                    show(f"the files were ingested within round {number + 1} of {rounds}: it does not count")
+                    break
+                _add(times[INGESTING], taken)
+            show(f"{INGESTING}: {_n_left(waiting)} of {len(files)} files left")
     return times
 
 

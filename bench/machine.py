@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -65,20 +65,31 @@ class PeakMemory:
 def watched_memory(interval_s: float = 0.05) -> Iterator[PeakMemory]:
     """Look at this process's memory again and again until the block ends."""
     peak = PeakMemory(memory_mb(), memory_mb())
+
+    def look() -> None:
+        peak.peak_mb = max(peak.peak_mb, memory_mb())
+
+    with looking(look, interval_s):
+        yield peak
+    look()
+
+
+@contextmanager
+def looking(look: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Call `look` again and again, in a thread of its own, until the block ends."""
     ended = threading.Event()
 
     def watch() -> None:
-        while not ended.wait(interval_s):
-            peak.peak_mb = max(peak.peak_mb, memory_mb())
+        while not ended.wait(every_s):
+            look()
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        yield peak
+        yield
     finally:
         ended.set()
         watcher.join()
-        peak.peak_mb = max(peak.peak_mb, memory_mb())
 
 
 def _processor() -> tuple[str, set[str]]:

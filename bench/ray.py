@@ -14,7 +14,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -27,7 +26,7 @@ from typing import Any
 
 import psutil
 
-from bench.machine import OWN_LIBRARIES, versions
+from bench.machine import OWN_LIBRARIES, looking, versions
 from bench.material import ROOT, SAMPLES, copies_of, pdfs_of
 from bench.rounds import Turns, ratios, ratios_of, spread, take_turns
 from bench.served import environment_of
@@ -215,23 +214,16 @@ class _Process:
 def _watched(pid: int) -> Iterator[dict[tuple[int, float], _Process]]:
     """Look at a process and all that come of it again and again until the block ends."""
     seen: dict[tuple[int, float], _Process] = {}
-    ended = threading.Event()
 
-    def watch() -> None:
-        while not ended.wait(LOOK_S):
-            with suppress(psutil.NoSuchProcess):
-                root = psutil.Process(pid)
-                for process in [root, *root.children(recursive=True)]:
-                    with suppress(psutil.NoSuchProcess):
-                        _look(process, pid, seen)
+    def look() -> None:
+        with suppress(psutil.NoSuchProcess):
+            root = psutil.Process(pid)
+            for process in [root, *root.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    _look(process, pid, seen)
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
+    with looking(look, LOOK_S):
         yield seen
-    finally:
-        ended.set()
-        watcher.join()
 
 
 def _look(process: psutil.Process, root: int, seen: dict[tuple[int, float], _Process]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from bench.machine import OWN_LIBRARIES, versions
 from bench.material import SAMPLES, pdfs_of, questions_of
 from bench.rounds import spread
-from bench.served import LONGEST_S, chromium, filled_folder, served_pages
+from bench.served import LONGEST_S, browser, chromium, environment_of, filled_folder, served_pages
 from bench.words import listed_versions, seconds_of
 from rag.errors import BadInput
 from rag.evaluation.tables import Table
@@ -87,28 +87,20 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
 
 
 def _start(data_dir: Path, question: str) -> dict[str, float]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium(), args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        page = browser.new_page()
+    with browser() as chrome:
+        page = chrome.new_page()
         page.set_default_timeout(LONGEST_S * 1000)
-        try:
-            started = time.perf_counter()
-            with served_pages(data_dir) as url:
-                moments = {"served": time.perf_counter() - started}
-                page.goto(url)
-                page.get_by_role("heading", level=1).wait_for()
-                moments["page"] = time.perf_counter() - started
-                box = page.locator("[data-testid=stChatInputTextArea]:enabled")
-                box.wait_for()
-                moments["usable"] = time.perf_counter() - started
-                box.fill(question)
-                box.press("Enter")
-                page.locator("[data-testid=answer], [data-testid=refusal]").first.wait_for()
-                moments["answer"] = time.perf_counter() - started
-        finally:
-            browser.close()
+        started = time.perf_counter()
+        with served_pages(environment_of(data_dir), data_dir.with_suffix(".log")) as url:
+            moments = {"served": time.perf_counter() - started}
+            page.goto(url)
+            page.get_by_role("heading", level=1).wait_for()
+            moments["page"] = time.perf_counter() - started
+            box = page.locator("[data-testid=stChatInputTextArea]:enabled")
+            box.wait_for()
+            moments["usable"] = time.perf_counter() - started
+            box.fill(question)
+            box.press("Enter")
+            page.locator("[data-testid=answer], [data-testid=refusal]").first.wait_for()
+            moments["answer"] = time.perf_counter() - started
     return moments

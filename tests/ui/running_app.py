@@ -5,72 +5,39 @@ It asserts nothing.
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page
 
-ROOT = Path(__file__).resolve().parents[2]
-START_S = 120.0
+from bench.material import ROOT
+from bench.served import browser, chromium, free_port, inherited, served_pages
+
+__all__ = [
+    "ANSWER_MS",
+    "INGEST_MS",
+    "ROOT",
+    "ask",
+    "browser",
+    "chromium",
+    "free_port",
+    "open_page",
+    "running_app",
+    "upload",
+]
+
 ANSWER_MS = 300_000
 INGEST_MS = 900_000
 """Generous: two slow cores that are busy with something else."""
 
 
-def chromium() -> str | None:
-    """Path of an installed Chromium or Chrome, or None."""
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    return next((path for name in names if (path := shutil.which(name))), None)
-
-
 @contextmanager
 def running_app(data_dir: Path, *, port: int | None = None, **environment: str) -> Iterator[str]:
     """Serve the app on a free loopback port over `data_dir`; gives its address. Its log is `app.log` beside it."""
-    port = port or free_port()
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(("RANK37_", "OPENAI_", "QDRANT_"))
-    }
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
-    log = data_dir.parent / f"{data_dir.name}.app.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**inherited, "HF_HUB_OFFLINE": "1", "RANK37_DATA_DIR": str(data_dir), **environment},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _wait_until_served(url, process, log)
-            yield url
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(20)
-
-
-@contextmanager
-def browser() -> Iterator[Browser]:
-    """A headless Chromium."""
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=chromium(), args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        yield launched
-        launched.close()
+    everything = {**inherited(), "HF_HUB_OFFLINE": "1", "RANK37_DATA_DIR": str(data_dir), **environment}
+    with served_pages(everything, data_dir.parent / f"{data_dir.name}.app.log", port=port) as url:
+        yield url
 
 
 def open_page(browser: Browser, url: str, *, width: int = 1280, height: int = 1000, scheme: str = "light") -> Page:
@@ -106,24 +73,3 @@ def upload(page: Page, name: str, data: bytes) -> Locator:
     page.get_by_test_id("stFileChip").first.wait_for()
     page.get_by_role("button", name="Add to the collection").click()
     return page.get_by_test_id("job").filter(has_text=name)
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens at."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def _wait_until_served(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + START_S
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            raise RuntimeError(f"the app ended with {process.returncode}: {log.read_text(errors='replace')}")
-        try:
-            with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2) as reply:
-                if reply.status == 200:
-                    return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    raise RuntimeError(f"the app did not answer within {START_S:.0f} s: {log.read_text(errors='replace')}")

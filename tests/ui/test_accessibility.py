@@ -21,7 +21,7 @@ from ingest.samples import mark_samples_done
 from rag.settings import Settings
 from tests.ingest.docx_files import docx, heading, paragraph
 from tests.rag.faulty_llm_server import FaultyLLMServer
-from tests.ui.running_app import ANSWER_MS, INGEST_MS, ROOT, ask, browser, chromium, open_page, running_app, upload
+from tests.ui.running_app import ANSWER_MS, INGEST_MS, ROOT, ask, chromium, open_page, running_app, upload
 from tests.ui.test_browser import LANTERN_PAGES, LANTERN_QUESTION, pdf_with, see
 
 pytestmark = [
@@ -38,14 +38,6 @@ LOOKS = 3
 REPLY = "On the lowest setting one charge lasts 41 hours [1]. It weighs 900 grams [1]."
 PASSWORD = "correct horse battery"
 UNANSWERED = "What does a season ticket for the Brambleworth railway cost?"
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    expect.set_options(timeout=WAIT_MS)
-    with browser() as launched:
-        yield launched
-    expect.set_options(timeout=5_000)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from reportlab.pdfgen.canvas import Canvas
 from ingest.samples import mark_samples_done
 from rag.settings import Settings
 from tests.rag.faulty_llm_server import FaultyLLMServer
-from tests.ui.running_app import INGEST_MS, ROOT, ask, browser, chromium, open_page, running_app, upload
+from tests.ui.running_app import INGEST_MS, ROOT, ask, chromium, open_page, running_app, upload
 
 pytestmark = [
     pytest.mark.browser,
@@ -41,12 +41,6 @@ LANTERN_PAGES = (
     ),
 )
 LANTERN_QUESTION = "How long does one charge of the Brambleworth lantern last on the lowest setting?"
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    with browser() as launched:
-        yield launched
 
 
 @pytest.fixture(scope="module")

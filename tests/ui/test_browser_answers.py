@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from ingest.samples import mark_samples_done
 from rag.settings import Settings
 from tests.rag.faulty_llm_server import FaultyLLMServer
-from tests.ui.running_app import INGEST_MS, ask, browser, chromium, open_page, running_app, upload
+from tests.ui.running_app import INGEST_MS, ask, chromium, open_page, running_app, upload
 from tests.ui.test_browser import LANTERN_PAGES, LANTERN_QUESTION, open_ask, pdf_with, see, take
 
 pytestmark = [
@@ -29,12 +29,6 @@ KETTLE_PAGES = (("The Brambleworth kettle boils a litre in three minutes.", "Des
 DRAWN_MS = 60_000
 """For a page to be drawn by a process of its own, on two slow cores that are busy with something else."""
 UNANSWERED = "What does a season ticket for the Brambleworth railway cost?"
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    with browser() as launched:
-        yield launched
 
 
 @pytest.fixture(scope="module")

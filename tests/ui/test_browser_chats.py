@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from ingest.samples import mark_samples_done
 from rag.settings import Settings
-from tests.ui.running_app import ANSWER_MS, INGEST_MS, ask, browser, chromium, open_page, running_app, upload
+from tests.ui.running_app import ANSWER_MS, INGEST_MS, ask, chromium, open_page, running_app, upload
 from tests.ui.test_browser import LANTERN_PAGES, LANTERN_QUESTION, new_chat, open_ask, pdf_with, see
 
 pytestmark = [
@@ -21,14 +21,6 @@ pytestmark = [
 
 CUP = "Who won the football world cup in 1954?"
 KEY = "sk-a-secret-key"
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    expect.set_options(timeout=60_000)  # generous: a slow machine draws a page for seconds
-    with browser() as launched:
-        yield launched
-    expect.set_options(timeout=5_000)
 
 
 @pytest.fixture(scope="module")

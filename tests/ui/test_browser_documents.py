@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from playwright.sync_api import Browser, expect
 from ingest.samples import mark_samples_done
 from rag.settings import Settings
 from tests.ingest.docx_files import docx, heading, paragraph
-from tests.ui.running_app import INGEST_MS, browser, chromium, open_page, running_app, upload
+from tests.ui.running_app import INGEST_MS, chromium, open_page, running_app, upload
 from tests.ui.test_browser import LANTERN_PAGES, pdf_with, see, take
 
 pytestmark = [
@@ -19,12 +18,6 @@ pytestmark = [
     pytest.mark.timeout(1800),
     pytest.mark.skipif(chromium() is None, reason="no Chromium found: install chromium to run the browser tests"),
 ]
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    with browser() as launched:
-        yield launched
 
 
 def test_other_kinds_receipts_chunks_and_a_restart(tmp_path: Path, chrome: Browser) -> None:

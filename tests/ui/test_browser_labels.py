@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,7 +10,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from ingest.samples import mark_samples_done
 from rag.settings import Settings
-from tests.ui.running_app import INGEST_MS, ask, browser, chromium, open_page, running_app, upload
+from tests.ui.running_app import INGEST_MS, ask, chromium, open_page, running_app, upload
 from tests.ui.test_browser import LANTERN_PAGES, LANTERN_QUESTION, open_ask, pdf_with, see, take
 
 pytestmark = [
@@ -19,12 +18,6 @@ pytestmark = [
     pytest.mark.timeout(1800),
     pytest.mark.skipif(chromium() is None, reason="no Chromium found: install chromium to run the browser tests"),
 ]
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    with browser() as launched:
-        yield launched
 
 
 def choice(page: Page, group: str, verdict: str) -> Locator:

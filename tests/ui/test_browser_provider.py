@@ -18,7 +18,7 @@ from playwright.sync_api import Page, expect
 
 from ingest.samples import mark_samples_done
 from rag.settings import Settings
-from tests.ui.running_app import ANSWER_MS, ROOT, browser, chromium, free_port, open_page, running_app
+from tests.ui.running_app import ANSWER_MS, ROOT, chromium, free_port, open_page, running_app
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -89,12 +89,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             settings.data_dir, port=port, RANK37_AUTH="oidc", RANK37_RERANKER="embedded", HOME=str(home)
         ) as url:
             yield url
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    with browser() as launched:
-        yield launched
 
 
 def signed_in(chrome: Browser, url: str, subject: str) -> Page:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from rag.settings import EMBEDDED, Settings
 from rag.wiring import open_embedder, open_index
 from tests.contracts.tiny_models import save_embedder
 from tests.ingest.written_pdfs import long_pdf
-from tests.ui.running_app import INGEST_MS, ask, browser, chromium, open_page, running_app
+from tests.ui.running_app import INGEST_MS, ask, chromium, open_page, running_app
 from tests.ui.test_browser import LANTERN_PAGES, LANTERN_QUESTION, pdf_with, take
 
 pytestmark = [
@@ -26,12 +25,6 @@ pytestmark = [
 
 N_DOCUMENTS = 5
 """Enough work for a small machine that the page shows it, and a person can cancel it."""
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    with browser() as launched:
-        yield launched
 
 
 @pytest.fixture

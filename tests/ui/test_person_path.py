@@ -6,7 +6,6 @@ A click is a press of the mouse that reaches the page. Choosing a file in the sy
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from ingest.samples import mark_samples_done
 from rag.settings import Settings
-from tests.ui.running_app import ANSWER_MS, INGEST_MS, ROOT, browser, chromium, running_app
+from tests.ui.running_app import ANSWER_MS, INGEST_MS, ROOT, chromium, running_app
 from tests.ui.test_browser import LANTERN_PAGES, LANTERN_QUESTION, pdf_with
 from ui.welcome import SHOWPIECES
 
@@ -31,12 +30,6 @@ COUNTER = """
   window.r37Presses = 0;
   addEventListener("pointerdown", (event) => (window.r37Presses += event.isTrusted), { capture: true });
 """
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[Browser]:
-    with browser() as launched:
-        yield launched
 
 
 def counting_page(chrome: Browser, url: str) -> Page:
