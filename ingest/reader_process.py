@@ -437,8 +437,8 @@ class _Teller:
         self.end(found)
 
 
-class _TooSlow(Exception):
-    """OCR of a page has used up its time."""
+class _TooSlow(BaseException):
+    """OCR of a page has used up its time. No Exception: rapidocr catches those, and raises its own."""
 
 
 class _LimitedOcr:
