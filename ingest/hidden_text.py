@@ -58,6 +58,10 @@ _INVISIBLE_MODES = (3, 7)
 _Pixels = npt.NDArray[np.uint8]
 _Numbers = npt.NDArray[np.float64]
 
+_KEPT_BYTES = 4 * MOST_PIXELS
+_sheets: list[_Pixels] = [np.empty(0, dtype=np.uint8), np.empty(0, dtype=np.uint8)]
+"""Of the page as it is and of its ground. One page at a time is looked at: pdfium's lock is held."""
+
 
 class Visibility:
     """What of one open page a reader sees. Hold `PDFIUM_LOCK` while using it."""
@@ -288,7 +292,7 @@ class Visibility:
         if not self._drawn:
             self._drawn = True
             if self._width >= 1 and self._height >= 1 and self._image_pixels() <= MOST_IMAGE_PIXELS:
-                self._pixels = self._draw()
+                self._pixels = self._draw(0)
         return self._pixels
 
     def _without_white_text(self) -> _Pixels | None:
@@ -299,15 +303,15 @@ class Visibility:
                 if colour is not None and min(colour[:3]) >= NEARLY_WHITE:
                     changed.append((item, colour))
                     pdfium.FPDFPageObj_SetFillColor(item.raw, *colour[:3], 0)
-            self._ground = self._draw()
+            self._ground = self._draw(1)
             for item, colour in changed:
                 pdfium.FPDFPageObj_SetFillColor(item.raw, *colour)
         return self._ground
 
-    def _draw(self) -> _Pixels | None:
+    def _draw(self, sheet: int) -> _Pixels | None:
         rows, columns = ceil(self._height * self._scale), ceil(self._width * self._scale)
         try:
-            pixels = np.full((rows, columns, 3), 255, dtype=np.uint8)
+            pixels = _blank(sheet, rows * columns * 3).reshape(rows, columns, 3)
         except (ValueError, MemoryError):
             return None
         # pdfium draws into this very memory: copying a page out of a bitmap of its own takes as long as drawing it
@@ -352,6 +356,20 @@ def _fill_colour(handle: int) -> tuple[int, int, int, int] | None:
         return None
     red, green, blue, opacity = channels
     return red, green, blue, opacity
+
+
+def _blank(sheet: int, n_bytes: int) -> _Pixels:
+    """White memory for a drawing, the same one for all pages: getting it anew takes half as long as drawing.
+
+    Raises MemoryError.
+    """
+    if n_bytes > _KEPT_BYTES:
+        return np.full(n_bytes, 255, dtype=np.uint8)
+    if len(_sheets[sheet]) < n_bytes:
+        _sheets[sheet] = np.empty(n_bytes, dtype=np.uint8)
+    blank = _sheets[sheet][:n_bytes]
+    blank.fill(255)
+    return blank
 
 
 def _contrast(area: _Pixels) -> int:

@@ -35,6 +35,7 @@ IDLE_S = 60.0
 
 _LOADED_FIRST = ("ingest.reader_process", "ingest.read_pdf")
 _LOADED_IN_SPARE_TIME = (
+    *("pypdf.filters", "pypdf._codecs._codecs", "encodings.utf_16_le", "resource"),  # which reading a PDF loads itself
     *("ingest.page_image", "ingest.read_docx", "ingest.read_html", "ingest.read_markdown", "ingest.read_text"),
 )
 _ANSWER_S = 30.0
