@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from bench.material import SAMPLES, chunks_of, pdfs_of
 from bench.peers.frameworks import FRAMEWORK_PACKAGES, Framework, Models, framework_openers
 from bench.peers.opening import open_all
 from bench.peers.rerankers import save_in_float32
-from bench.rounds import cpu_ratios_of, ratios_of, take_turns, times_of
+from bench.rounds import cpu_clock, cpu_ratios_of, ratios_of, take_turns, times_of
 from bench.words import count_of, figure, listed_versions, seconds_of, table_of_reasons
 from rag.evaluation.tables import Table
 from rag.ports import Embedder
@@ -82,6 +83,7 @@ def measure(options: argparse.Namespace, show: Callable[[str], None]) -> dict[st
             [files],
             options.rounds,
             warm_up=files[:1],
+            cpu=_cpu_with_readers,
             show=lambda line: show(f"whole, {line}"),
         )
         cutting = take_turns(
@@ -93,6 +95,7 @@ def measure(options: argparse.Namespace, show: Callable[[str], None]) -> dict[st
             [files],
             options.rounds,
             warm_up=files[:1],
+            cpu=_cpu_with_readers,
             show=lambda line: show(f"reading and cutting, {line}"),
         )
         stages = [_stages(files, embedder, folder / f"own-{next(fresh)}") for _ in range(options.rounds)]
@@ -138,8 +141,8 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
             _rows(result["whole"], result["ratio"], result["cpu_ratio"]),
             (
                 f"{made_of}. All embed with {result['ours']['name']}; each cuts in its documented way. Ours reads each "
-                "file in a process of its own with limits of time and memory, keeps the original, and makes every "
-                "document durable before the next.",
+                "file in a process of its own with limits of time and memory, while the one before is embedded; keeps "
+                "the original; and makes every document durable before the next is written.",
             ),
         ),
         Table(
@@ -204,6 +207,21 @@ def _ingested(embedder: Embedder, folder: Path, files: Sequence[Path]) -> Work:
         return Work(index.count_chunks())
     finally:
         index.close()
+
+
+def _cpu_with_readers() -> float:
+    """Seconds of computing, with those of the processes that read files: they are children of another process."""
+    from ingest.nursery import NURSERY
+
+    pid = NURSERY.pid
+    if pid is None:
+        return cpu_clock()
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has ended, or the system has no /proc
+        return cpu_clock()
+    own_and_childrens = fields[11:15]  # utime, stime, cutime, cstime
+    return cpu_clock() + sum(map(int, own_and_childrens)) / os.sysconf("SC_CLK_TCK")
 
 
 def _all_of(framework: Framework, files: Sequence[Path]) -> Work:
