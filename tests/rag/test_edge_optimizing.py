@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rag.backup import back_up, restore
 from rag.engines import edge_folder, edge_optimizer, qdrant_edge
 from rag.engines.edge_folder import SERVES_FILE, serving_folder
 from rag.engines.qdrant_edge import EdgeIndex
 from rag.errors import CollectionDamaged, CollectionError
 from rag.ports import Vectors
+from rag.settings import Settings
 from rag.types import EmbedderIdentity
+from rag.wiring import hold_collection
 from tests.contracts.test_index import document_id, ingest, unit_vectors
 
 REPOSITORY = Path(__file__).parents[2]
@@ -345,3 +348,26 @@ def test_a_copy_that_is_gone_is_damage(index: EdgeIndex, folder: Path, monkeypat
     serving_folder(folder).rename(folder.parent / "elsewhere")
     with pytest.raises(CollectionDamaged, match="python -m rag rebuild"):
         EdgeIndex.open(folder, "manuals", MADE_UP)
+
+
+def test_a_backup_holds_an_optimized_index_and_no_unfinished_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimize_here(monkeypatch)
+    settings = Settings(data_dir=tmp_path / "data", collection="manuals")
+    index = EdgeIndex.open(settings.collection_dir / "index", "manuals", MADE_UP)
+    ingest(index, "small", texts_of(N_SMALL), vectors_of(N_SMALL))
+    index.optimize()
+    held = everything(index)
+    index.close()
+    unfinished = edge_folder.new_copy(settings.collection_dir / "index")
+    unfinished.mkdir()
+    (unfinished / "edge_config.json").write_text("{}")
+    back_up(settings.data_dir, tmp_path / "data.zip", hold=lambda name: hold_collection(settings))
+    assert not unfinished.exists()
+    restore(tmp_path / "data.zip", tmp_path / "restored", hold=lambda name: hold_collection(settings))
+    folder = tmp_path / "restored" / "collections" / "manuals" / "index"
+    again = EdgeIndex.open(folder, "manuals", MADE_UP)
+    assert serving_folder(folder) != folder
+    assert everything(again) == held
+    again.close()
