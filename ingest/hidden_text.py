@@ -125,7 +125,8 @@ class Visibility:
             across = pixels.reshape(-1, 3)[places, 1]
             lightest, darkest = np.maximum.reduceat(across, starts), np.minimum.reduceat(across, starts)
             seen[seen] = lightest - darkest >= LEAST_CONTRAST
-        return (~seen).tolist()
+        doubtful: list[bool] = (~seen).tolist()
+        return doubtful
 
     def hides(self, index: int, box: Box, size: float) -> bool:
         """Whether a reader does not see a word, which is counted then.
