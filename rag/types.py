@@ -627,10 +627,10 @@ Stage = Literal["rewrite", "split", "embed", "recall", "rerank", "answer"]
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Event: the question waits for its turn."""
+    """Event: the question waits for its turn, or for the models."""
 
     ahead: int
-    """How many have to end first; 1: the next turn is its own."""
+    """How many have to end first; 1: the next turn is its own; 0: it is its turn, and the models are being loaded."""
 
 
 @dataclass(frozen=True, slots=True)

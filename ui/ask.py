@@ -39,6 +39,8 @@ from ui.workspace import Workspace, open_workspace
 QUESTION_CHARACTERS = 2000
 FOLLOW_S = 0.25
 """Seconds between two looks at a question on its way."""
+LOADING_FOLLOW_S = 0.75
+"""The same while the models load, from which each look takes time."""
 SLOW_S = 4.0
 """A rerank expected to take longer than this is announced with its duration."""
 NAMES_SHOWN = 3
@@ -234,7 +236,7 @@ def _edit_dialog(asking: Asking, chat: OpenChat, workspace: Workspace) -> None:
 def _follow(asking: Asking, workspace: Workspace) -> None:
     """Show how far the question is, until it is over; then the whole page is drawn anew, with the outcome."""
     asking.start()
-    progress = asking.wait(FOLLOW_S / 2)
+    progress = asking.wait(FOLLOW_S / 2 if is_loaded(workspace) else LOADING_FOLLOW_S)
     if progress.is_over:
         st.rerun()
     with problems_shown():

@@ -16,9 +16,8 @@ from rag.export import refusal_text
 from rag.pipeline import Listener
 from rag.ports import TraceStore
 from rag.record import was_kept
-from rag.types import Answer, Chat, ChatCard, ChatQuestion, Result, StoredTrace, Trace, Turn, Waiting
+from rag.types import Answer, Chat, ChatCard, ChatQuestion, Result, StoredTrace, Trace, Turn
 from ui.asking import Asking
-from ui.models import load_models
 from ui.problems import show_problem
 from ui.visitor import visitor
 from ui.words import as_markdown, readable, snippet
@@ -186,7 +185,7 @@ def ask(chat: OpenChat, question: str, workspace: Workspace, *, document_ids: Se
     person = visitor().person
 
     def answer(listen: Listener) -> Result:
-        load_models(workspace, lambda: listen(Waiting(0)))
+        workspace.library.begin_loading()  # where that failed before, once more
         return workspace.ask(
             question,
             history=turns_of(before),

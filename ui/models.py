@@ -5,16 +5,14 @@ Which models there are and how they are loaded is `ingest.library`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import streamlit as st
 
 from ui.problems import show_problem
 from ui.workspace import Workspace
 
 LOADING = "Loading the models …"
-LOOK_S = 0.5
-"""Seconds between two looks whether they are there."""
+LOOK_S = 1.0
+"""Seconds between two looks whether they are there: each look takes time from loading them."""
 
 
 def is_loaded(workspace: Workspace) -> bool:
@@ -33,15 +31,6 @@ def begin_loading(workspace: Workspace) -> None:
         workspace.library.begin_loading()
 
 
-def load_models(workspace: Workspace, look: Callable[[], object] | None = None) -> None:
-    """Wait until the models are loaded, after a failure: once more.
-
-    `look` is called now and then meanwhile; what it raises ends the waiting. Raises what loading them raises.
-    """
-    workspace.library.begin_loading()
-    workspace.library.models.get(look)
-
-
 def await_models(workspace: Workspace) -> None:
     """Wait for the models, for a page that shows what they are. Raises what loading them raises.
 
@@ -51,7 +40,8 @@ def await_models(workspace: Workspace) -> None:
         st.stop()
     if not is_loaded(workspace):
         with st.spinner(LOADING):
-            load_models(workspace)
+            workspace.library.begin_loading()
+            workspace.library.models.get()
 
 
 def show_failure(workspace: Workspace) -> None:

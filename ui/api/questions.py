@@ -128,7 +128,7 @@ async def _events(
             match event:
                 case Pause():
                     yield ALIVE
-                case Waiting(ahead):
+                case Waiting(ahead) if ahead:
                     yield sse({"ahead": ahead}, "waiting")
                 case StageStarted(stage):
                     yield sse({"stage": stage}, "stage")
