@@ -42,7 +42,7 @@ from rag.errors import CollectionError
 
 OVERSAMPLING = 3.0
 """As `rag.engines.qdrant_server` asks of a server. Of the nearest hundred among 100,000 made-up vectors, 1 finds 92.7%,
-2 finds 99.95% and 3 all."""
+2 finds 99.95% and 3 all; among 5,398 real passages (nq, covidqa, cranfield, pubmedqa), 1 finds 96.4%, 2 and 3 all."""
 NICENESS = 10
 LOOK_S = 0.1
 """How often the parent looks whether the child has ended, or is not wanted any more."""
