@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from threading import Lock
 from time import perf_counter, time
@@ -36,6 +37,7 @@ from ingest.files import (
     printable,
     write_durably,
 )
+from ingest.next_file import Cut, NextFile
 from ingest.ocr_pages import keep_ocr_pages, ocr_file
 from ingest.read_document import ReadDocument
 from ingest.reader_process import ReadLimits, read_document
@@ -198,9 +200,12 @@ class Ingester:
         self._files_dir = files_dir
         self._names_dir = names_folder(files_dir)
         self._limits = limits
+        self._looks_ahead = cutter is None
         self._cutter = cutter or Cutter(
             embedder, limits=limits, chunk_tokens=chunk_tokens, overlap_tokens=overlap_tokens
         )
+        self._ahead: list[tuple[Path, str, Cutter, NextFile]] = []
+        self._ahead_lock = Lock()
         self._one_at_a_time = Lock()
         self._held_lock = Lock()
         self._held: set[str] = set()
@@ -280,6 +285,36 @@ class Ingester:
                 outcome = FileOutcome(file, "refused", refusal.reason, str(refusal))
         return replace(outcome, file=file, seconds=perf_counter() - started)
 
+    def look_ahead(self, path: Path, *, source: str | None = None) -> None:
+        """Begin to read and cut a file whose turn comes soon; `ingest` with the same arguments takes that up.
+
+        It returns at once. What is wrong with the file, its turn says. What two later ones follow and was not taken
+        up is given up.
+        """
+        if not self._looks_ahead:
+            return
+        name, cutter = bare_name(path.name if source is None else source), self._cutter
+        file = NextFile(
+            path,
+            self._new_part(),
+            max_bytes=self._limits.max_file_bytes,
+            is_in=self._is_in,
+            cut=lambda part, note, is_stopped: cutter(part, name, Reporter(name, _pages_to(note), is_stopped)),
+        )
+        with self._ahead_lock:
+            self._ahead.append((path, name, cutter, file))
+            # two: the one before it may not have been taken up yet
+            dropped, self._ahead = self._ahead[:-2], self._ahead[-2:]
+        for *_, unwanted in dropped:
+            unwanted.give_up()
+
+    def forget_ahead(self) -> None:
+        """Give up all that was begun ahead."""
+        with self._ahead_lock:
+            dropped, self._ahead = self._ahead, []
+        for *_, unwanted in dropped:
+            unwanted.give_up()
+
     def delete(self, document_id: str) -> int:
         """Remove a document, its chunks and its original; returns the number of chunks removed (unknown id: 0).
 
@@ -311,14 +346,12 @@ class Ingester:
         if existing is not None and existing.state == "ready":
             return self._already_in(existing, path, name, keep)
 
-        with self._hold(document_id), self._part() as part:
-            with storage_errors(self._files_dir):
-                if copy_with_id(path, part, max_bytes=max_bytes) != document_id:
-                    raise FileRefused("unreadable", f"{name} changed while it was being read: ingest it again")
+        with self._hold(document_id), self._copy(path, name, document_id) as (part, ahead):
             begun = False
             try:
                 started = perf_counter()
-                read, chunks = self._cutter(part, name, report)
+                cut = None if ahead is None else _taken_up(ahead, report)
+                read, chunks = cut or self._cutter(part, name, report)
                 stored = StoredDocument(
                     read.document,
                     "ingesting",
@@ -476,10 +509,42 @@ class Ingester:
             if self.original(document.id).exists() and not self._name_file(document.id).exists():
                 self._note_name(document.id, document.source)
 
+    def _is_in(self, document_id: str) -> bool:
+        stored = self._index.document(document_id)
+        return stored is not None and stored.state == "ready"
+
+    @contextmanager
+    def _copy(self, path: Path, name: str, document_id: str) -> Iterator[tuple[Path, NextFile | None]]:
+        """A copy of a file of this content, and what was begun of it ahead."""
+        ahead = self._begun_ahead(path, name)
+        try:
+            if ahead is not None and ahead.copied_id() == document_id:
+                yield ahead.part, ahead
+                return
+        finally:
+            if ahead is not None:
+                ahead.give_up()
+        with self._part() as part:
+            with storage_errors(self._files_dir):
+                if copy_with_id(path, part, max_bytes=self._limits.max_file_bytes) != document_id:
+                    raise FileRefused("unreadable", f"{name} changed while it was being read: ingest it again")
+            yield part, None
+
+    def _begun_ahead(self, path: Path, name: str) -> NextFile | None:
+        with self._ahead_lock:
+            for entry in self._ahead:
+                if entry[:2] == (path, name) and entry[2] is self._cutter:  # no other chunk sizes than it has now
+                    self._ahead.remove(entry)
+                    return entry[3]
+        return None
+
+    def _new_part(self) -> Path:
+        return self._files_dir / f".{uuid4().hex}.part"
+
     @contextmanager
     def _part(self) -> Iterator[Path]:
         """A path for an unfinished copy, beside the originals so that renaming it is atomic."""
-        part = self._files_dir / f".{uuid4().hex}.part"
+        part = self._new_part()
         try:
             yield part
         finally:
@@ -514,12 +579,33 @@ def ingest_files(
             with suppress(FileRefused):  # its own turn says why
                 siblings[path.name].add(content_id(path, max_bytes=ingester.max_file_bytes))
     brought_in: set[str] = set()
-    for path in files:
-        keep = brought_in | siblings.get(path.name, set())
-        outcome = ingester.ingest(path, keep=keep, progress=begin(path))
-        if outcome.document_id is not None:
-            brought_in.add(outcome.document_id)
-        yield outcome
+    try:
+        for path, following in zip_longest(files, files[1:]):
+            if following is not None:
+                ingester.look_ahead(following)
+            keep = brought_in | siblings.get(path.name, set())
+            outcome = ingester.ingest(path, keep=keep, progress=begin(path))
+            if outcome.document_id is not None:
+                brought_in.add(outcome.document_id)
+            yield outcome
+    finally:
+        ingester.forget_ahead()
+
+
+def _pages_to(note: Callable[[int, int], None]) -> Callable[[IngestProgress], None]:
+    """Passes on how many pages have been read."""
+    return lambda progress: note(progress.done, progress.total) if progress.stage == "read" else None
+
+
+def _taken_up(ahead: NextFile, report: Reporter) -> Cut | None:
+    """What was begun of a file ahead, told as if it were read now."""
+    cut = ahead.outcome(lambda done, total: report("read", done, total))
+    if cut is not None:
+        read, chunks = cut
+        report("read", read.document.page_count, read.document.page_count)
+        report("chunk", 0, 0)
+        report("chunk", len(chunks), len(chunks))
+    return cut
 
 
 class Reporter:
