@@ -167,11 +167,13 @@ class _GivenChunks(Cutter):
         self.prepared: Prepared | None = None
         self._given = given
 
-    def __call__(self, path: Path, name: str, report: Reporter) -> tuple[ReadDocument, list[Chunk]]:
+    def __call__(
+        self, path: Path, name: str, report: Reporter, *, ahead: bool = False
+    ) -> tuple[ReadDocument, list[Chunk]]:
         prepared = self.prepared
         self._given.vectors = {}
         if prepared is None or content_id(path, max_bytes=self.limits.max_file_bytes) != prepared.document_id:
-            return super().__call__(path, name, report)
+            return super().__call__(path, name, report, ahead=ahead)
         if prepared.refused is not None:
             raise FileRefused(*prepared.refused)
         assert prepared.read is not None

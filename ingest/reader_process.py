@@ -67,6 +67,7 @@ def read_document(
     source: str,
     limits: ReadLimits,
     words: bool = False,
+    steps_back: bool = False,
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> ReadDocument:
@@ -77,6 +78,7 @@ def read_document(
         source: Its name as the person gave it.
         limits: What it may cost.
         words: Whether the pages carry word boxes.
+        steps_back: Whether it leaves the processor to others where they want it.
         progress: Called with (pages done, pages in all) from the calling thread.
         cancelled: Asked about ten times a second, and after every page; True ends the child.
 
@@ -94,20 +96,21 @@ def read_document(
             f"{source} has {size / 2**20:.1f} MiB, the limit is {limits.max_file_bytes / 2**20:.1f} MiB: split it, or "
             "raise RANK37_MAX_FILE_MB",
         )
-    child = _start_child(path, source, limits, words)
+    child = _start_child(path, source, limits, words, steps_back)
     try:
         return _collect(child, source, limits, progress, cancelled or (lambda: False))
     finally:
         _end(child)
 
 
-def _start_child(path: Path, source: str, limits: ReadLimits, words: bool) -> LimitedChild:
+def _start_child(path: Path, source: str, limits: ReadLimits, words: bool, steps_back: bool) -> LimitedChild:
     return start_module(
         "ingest.reader_process",
         *(f"--source={source}", "--max-pages", str(limits.max_pages)),  # a name can begin like an option
         *("--memory-limit-bytes", str(limits.memory_limit_bytes), "--time-limit-s", str(limits.time_limit_s)),
         *("--ocr-page-limit-s", str(limits.ocr_page_limit_s)),
         *(["--words"] if words else []),
+        *(["--steps-back"] if steps_back else []),
         *("--", str(path.resolve())),
     )
 
@@ -340,9 +343,12 @@ def main() -> None:
     parser.add_argument("--time-limit-s", type=float, required=True)
     parser.add_argument("--ocr-page-limit-s", type=float, default=0.0)
     parser.add_argument("--words", action="store_true")
+    parser.add_argument("--steps-back", action="store_true")
     parser.add_argument("path", type=Path)
     options = parser.parse_args()
     limit_self(options.memory_limit_bytes, options.time_limit_s)
+    if options.steps_back:
+        _step_back()
     tell = _Teller(options.words)
     try:
         kind = kind_of(options.path, options.source)
@@ -437,6 +443,12 @@ class _Teller:
         self.end(found)
 
 
+def _step_back() -> None:
+    """Let others go first: questions, and the file whose turn it is."""
+    with suppress(AttributeError, OSError):
+        os.nice(5)
+
+
 class _TooSlow(BaseException):
     """OCR of a page has used up its time. No Exception: rapidocr catches those, and raises its own."""
 
@@ -448,8 +460,7 @@ class _LimitedOcr:
         self._page_limit_s = page_limit_s
         self._tell = tell
         self._ocr = Ocr()
-        with suppress(AttributeError, OSError):
-            os.nice(5)  # questions come first
+        _step_back()
 
     def read(self, number: int, picture: Picture, points_a_pixel: float) -> list[PrintedLine] | None:
         """See `ingest.read_pdf.PageOcr`."""

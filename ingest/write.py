@@ -133,8 +133,10 @@ class Cutter:
             overlap_tokens=settings.chunk_overlap_tokens,
         )
 
-    def __call__(self, path: Path, name: str, report: Reporter) -> tuple[ReadDocument, list[Chunk]]:
-        """Read and cut a file that people know by `name`.
+    def __call__(
+        self, path: Path, name: str, report: Reporter, *, ahead: bool = False
+    ) -> tuple[ReadDocument, list[Chunk]]:
+        """Read and cut a file that people know by `name`; `ahead` of its turn, it leaves the processor to others.
 
         Raises FileRefused; an error that nobody foresaw ends this file only, and is logged with its traceback.
         """
@@ -143,6 +145,7 @@ class Cutter:
                 path,
                 source=name,
                 limits=self.limits,
+                steps_back=ahead,
                 progress=lambda done, total: report("read", done, total),
                 cancelled=report.is_cancelled,
             )
@@ -299,7 +302,9 @@ class Ingester:
             self._new_part(),
             max_bytes=self._limits.max_file_bytes,
             is_in=self._is_in,
-            cut=lambda part, note, is_stopped: cutter(part, name, Reporter(name, _pages_to(note), is_stopped)),
+            cut=lambda part, note, is_stopped: cutter(
+                part, name, Reporter(name, _pages_to(note), is_stopped), ahead=True
+            ),
         )
         with self._ahead_lock:
             self._ahead.append((path, name, cutter, file))
