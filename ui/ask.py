@@ -241,8 +241,7 @@ def _follow(asking: Asking, workspace: Workspace) -> None:
         st.rerun()
     with problems_shown():
         lines = _done_lines(progress)
-        status = st.status(_stage_label(progress, workspace), expanded=bool(lines))
-        with status.container():  # the status itself would say at its end that all is done
+        with st.status(_stage_label(progress, workspace), expanded=bool(lines)):
             for line in lines:
                 st.caption(f":material/check: {line}")
             if progress.stage == "rerank":

@@ -69,7 +69,7 @@ def _await(workspace: Workspace, draw: Callable[[], object], meanwhile: Callable
 
 def _show_loading(workspace: Workspace) -> None:
     if not is_failed(workspace):
-        st.status(LOADING)
+        st.caption(f":material/hourglass_top: {LOADING}")  # what turns takes a core from loading them
 
 
 def _show_engines(workspace: Workspace) -> None:
