@@ -383,14 +383,13 @@ def _fine_tune(options: argparse.Namespace) -> int:
 
     from transformers.utils import logging
 
-    from rag.training.train import CHOICE_NAME, NDCG_NAME, train
+    from rag.training.train import CROSS_ENTROPY_NAME, NDCG_NAME, RR_NAME, train
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers leaves it without annotations
     with progress_bars() as show:
         report = train(groups, base, options.out, plan, resume=options.resume, show=_training_display(show))
-    for name in report["after"]:
-        if name != CHOICE_NAME:
-            print(f"{name}: {report['before'][name]:.4f} -> {report['after'][name]:.4f}")
+    for name in (NDCG_NAME, RR_NAME, CROSS_ENTROPY_NAME):
+        print(f"{name}: {report['before'][name]:.4f} -> {report['after'][name]:.4f}")
     if report["after"][NDCG_NAME] <= report["before"][NDCG_NAME]:
         print("it orders held-out questions no better than the base: more labels, or a smaller --learning-rate")
     print(f"{report['steps']} steps in {report['seconds']:.0f} s; the model is in {options.out / 'model'}")

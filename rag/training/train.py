@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from torch import nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from rag.engines.late_fusion import keep_weights
+from rag.engines.late_fusion import FusionWeights, keep_weights, read_weights
 from rag.engines.local_models import bf16_is_quick
 from rag.errors import BadInput
 from rag.training.groups import TrainingGroup, as_row, question_digest, split_by_question
@@ -41,8 +42,11 @@ from rag.training.plan import TrainingPlan, TrainingStep
 
 HELD_OUT_NAME = "held-out"
 NDCG_NAME = f"{HELD_OUT_NAME}_ndcg@10"
+RR_NAME = f"{HELD_OUT_NAME}_rr@10"
 CROSS_ENTROPY_NAME = f"{HELD_OUT_NAME}_cross_entropy"
 CHOICE_NAME = f"{HELD_OUT_NAME}_choice"
+SPREAD_NAME = f"{HELD_OUT_NAME}_spread"
+LEVEL_NAME = f"{HELD_OUT_NAME}_level"
 CHOICE_BY_CROSS_ENTROPY = 1e-3
 """Weight of the cross-entropy beside nDCG@10 where checkpoints are compared: it decides between equal orders."""
 CPU_PAIRS, GPU_PAIRS = 8, 128
@@ -126,18 +130,44 @@ def train(
         "after": after,
     }
     save_model(model, folder / "model", card=_card(report))
-    # Fitted to the base's logit: a long training asks for `calibrate` again.
     keep_weights(base, folder / "model", trained=True)
+    weights = read_weights(folder / "model")
+    if weights is not None:  # fitted to the base's logit, and they stand for the sum: much training asks for a new fit
+        in_proportion(weights, before, after).write(folder / "model")
     seen = {question_digest(group.query) for group in groups}
     write_learnt_questions(folder / "model", seen | read_learnt_questions(base))
     (folder / "training.json").write_text(json.dumps(report | {"identity": identity}, indent=2), encoding="utf-8")
     return report
 
 
+def in_proportion(weights: FusionWeights, before: dict[str, float], after: dict[str, float]) -> FusionWeights:
+    """Weights with which a trained logit counts as much in the sum as the base's did, and is as high on the whole.
+
+    Training pulls logits apart, more so where the questions are few: with the base's own weights the cross-encoder
+    would outvote late interaction, though it orders little better than before.
+
+    Args:
+        weights: The base's.
+        before: What `HeldOutEvaluator` says of the base.
+        after: What it says of the trained model, on the same questions.
+
+    >>> base = FusionWeights("tokens", "1", logit=0.2, max_sim=6.0, cosine=1.0, bias=-4.0)
+    >>> trained = in_proportion(base, {SPREAD_NAME: 0.5, LEVEL_NAME: -1.0}, {SPREAD_NAME: 2.0, LEVEL_NAME: -6.0})
+    >>> round(trained.logit, 6), round(trained.bias, 6)  # 0.2 * 0.5 / 2 and -4 + 0.2 * -1 - 0.05 * -6
+    (0.05, -3.9)
+    """
+    if not after[SPREAD_NAME]:
+        return weights
+    logit = weights.logit * before[SPREAD_NAME] / after[SPREAD_NAME]
+    bias = weights.bias + weights.logit * before[LEVEL_NAME] - logit * after[LEVEL_NAME]
+    return replace(weights, logit=round(logit, 6), bias=round(bias, 6))
+
+
 class HeldOutEvaluator(BaseEvaluator):
     """nDCG@10 and RR@10 over the passages of each group, the mean binary cross-entropy of their scores, and the choice.
 
-    The choice is what checkpoints are compared by: nDCG@10, and the cross-entropy where orders are equally good.
+    The choice is what checkpoints are compared by: nDCG@10, and the cross-entropy where orders are equally good. Spread
+    and level are the standard deviation of the logits within a group, and their mean.
 
     A passage's gain is its label where that is 0.5 or more and else 0: the soft labels of mined negatives are no
     relevance. Groups that only order gain by their labels as they are. Groups without any gain have no order to get
@@ -171,11 +201,14 @@ class HeldOutEvaluator(BaseEvaluator):
                 targets = torch.tensor(group.labels)
                 entropies.append(float(nn.functional.binary_cross_entropy_with_logits(scores, targets)))
         cross_entropy = _mean(entropies)
+        variances = [float(scores.var(correction=0)) for scores in of_groups]
         return {
             NDCG_NAME: _mean(ndcgs),
-            f"{HELD_OUT_NAME}_rr@10": _mean(reciprocal_ranks),
+            RR_NAME: _mean(reciprocal_ranks),
             CROSS_ENTROPY_NAME: cross_entropy,
             CHOICE_NAME: _mean(ndcgs) - CHOICE_BY_CROSS_ENTROPY * cross_entropy,
+            SPREAD_NAME: math.sqrt(_mean(variances)),
+            LEVEL_NAME: float(logits.float().mean()),
         }
 
 

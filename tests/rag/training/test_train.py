@@ -1,6 +1,7 @@
 """Fine-tuning tiny models of every architecture for real: seeded, resumed after a kill, stopped early, loadable."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -23,7 +24,15 @@ from rag.training.groups import TrainingGroup, question_digest, split_by_questio
 from rag.training.loss import TEACHER_TEMPERATURE, GradedGroupLoss
 from rag.training.model_folder import open_cross_encoder, read_learnt_questions
 from rag.training.plan import TrainingPlan, TrainingStep
-from rag.training.train import CHOICE_NAME, NDCG_NAME, HeldOutEvaluator, train
+from rag.training.train import (
+    CHOICE_NAME,
+    LEVEL_NAME,
+    NDCG_NAME,
+    SPREAD_NAME,
+    HeldOutEvaluator,
+    in_proportion,
+    train,
+)
 from rag.types import Passage
 from tests.contracts.tiny_models import CORPUS, FAMILIES, Family, save_cross_encoder, save_embedder
 from tests.rag.training.training_data import tiny_groups
@@ -286,6 +295,26 @@ def test_a_teachers_order_is_mixed_into_the_target(tiny_bert: Path) -> None:
     assert without == pytest.approx(float(-(of_labels * torch.log_softmax(logits, dim=0)).sum()), rel=1e-3)
 
 
+def test_spread_is_within_groups_and_level_over_all() -> None:
+    # Three passages a group; the model gives each the number that its text is.
+    class Reads:
+        def eval(self) -> None: ...
+
+        def predict(self, pairs: list[tuple[str, str]], **_: object) -> torch.Tensor:
+            return torch.tensor([float(text) for _, text in pairs])
+
+    groups = [TrainingGroup("a", ("1",), ("3", "5")), TrainingGroup("b", ("101",), ("103", "105"))]
+    figures = HeldOutEvaluator(groups)(Reads())
+    assert figures[SPREAD_NAME] == pytest.approx(math.sqrt((4 + 0 + 4) / 3))
+    assert figures[LEVEL_NAME] == pytest.approx((1 + 3 + 5 + 101 + 103 + 105) / 6)
+
+
+def test_a_model_that_tells_nothing_apart_keeps_the_weights() -> None:
+    weights = FusionWeights("an encoder", "1", 0.5, 20.0, 3.0, -12.0)
+    before, after = {SPREAD_NAME: 2.0, LEVEL_NAME: 1.0}, {SPREAD_NAME: 0.0, LEVEL_NAME: 1.0}
+    assert in_proportion(weights, before, after) == weights
+
+
 def test_dropout_is_the_plans(tiny_bert: Path) -> None:
     shares = {
         name: module.p
@@ -296,12 +325,20 @@ def test_dropout_is_the_plans(tiny_bert: Path) -> None:
     assert set(shares.values()) == {0.3}
 
 
-def test_late_interaction_of_the_base_stays_beside_the_model(tmp_path: Path, tiny_bert: Path) -> None:
+def test_late_interaction_of_the_base_keeps_its_share_beside_the_trained_model(tmp_path: Path, tiny_bert: Path) -> None:
     base = tmp_path / "base"
     shutil.copytree(tiny_bert, base)
     weights = FusionWeights("an encoder", "1", 0.5, 20.0, 3.0, -12.0)
     replace(weights, foretelling=Foretelling(20.0, 3.0, -12.0, read=20, below=0.25)).write(base)
-    train(tiny_groups(), base, tmp_path / "out", replace(PLAN, epochs=1))
-    assert read_weights(tmp_path / "out" / "model") == weights, "what foretold the base's scores is left behind"
+    report = train(tiny_groups(), base, tmp_path / "out", PLAN)
+    trained = read_weights(tmp_path / "out" / "model")
+    assert trained is not None
+    before, after = report["before"], report["after"]
+    # The same share of the sum: weight * spread; the same height of the sum: weight * level + bias.
+    assert trained.logit * after[SPREAD_NAME] == pytest.approx(0.5 * before[SPREAD_NAME], rel=1e-3)
+    heights = [trained.logit * after[LEVEL_NAME] + trained.bias, 0.5 * before[LEVEL_NAME] - 12.0]
+    assert heights[0] == pytest.approx(heights[1], abs=1e-4)
+    others = replace(trained, logit=weights.logit, bias=weights.bias)
+    assert others == weights, "the rest stays, and what foretold the base's scores is left behind"
     train(tiny_groups(), tiny_bert, tmp_path / "plain", replace(PLAN, epochs=1))
     assert read_weights(tmp_path / "plain" / "model") is None
