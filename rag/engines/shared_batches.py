@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -70,7 +70,7 @@ class SharedBatches(Generic[Item]):
         """Those who have items that are not computed yet, first come first."""
         self._changed = threading.Condition()
 
-    def rows(self, items: Sequence[Item]) -> Iterator[tuple[list[int], Rows]]:
+    def rows(self, items: Sequence[Item]) -> Generator[tuple[list[int], Rows], None, None]:
         """Batch by batch: numbers of some items with their rows, `(n_items, n_columns)`. Largest items first.
 
         Close it if it is left before its end. Whatever `compute` raises for these items is raised here, and for no
