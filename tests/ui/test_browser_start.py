@@ -150,9 +150,7 @@ def test_models_that_can_not_be_loaded_are_told_with_the_remedy_and_loaded_at_th
     message = page.get_by_test_id("stChatMessage").last
     expect(message.get_by_test_id("stAlert")).to_contain_text("A model is missing", timeout=ANSWER_MS)
 
-    page.get_by_role("button", name="Try again").click()
-    expect(alert.first).to_be_visible(timeout=ANSWER_MS)
-    package.restore_weights()
+    package.restore_weights()  # only now: the question has tried once more before it failed
     page.get_by_role("button", name="Try again").click()
     page.get_by_test_id("engine-embedder").wait_for(state="attached", timeout=ANSWER_MS)
     expect(page.get_by_role("button", name="Try again")).to_have_count(0)
