@@ -47,12 +47,6 @@ _MOST_REQUEST_BYTES = 128 * 2**10
 _PR_SET_PDEATHSIG = 1
 
 
-def search_path() -> str:
-    """PYTHONPATH of a child, which finds this package wherever the program was started."""
-    package_root = str(Path(__file__).resolve().parents[1])
-    return os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
-
-
 class ForkedChild:
     """A child of the nursery, as `subprocess.Popen` would show it.
 

@@ -26,10 +26,11 @@ from typing import IO, Any
 from ingest.chunk import Heading
 from ingest.kinds import kind_of
 from ingest.layout import PrintedLine
-from ingest.nursery import NURSERY, ForkedChild, search_path
+from ingest.nursery import NURSERY, ForkedChild
 from ingest.ocr import Ocr, Picture
 from ingest.ocr import is_installed as ocr_is_installed
 from ingest.read_document import PAGE_CHARACTERS, ReadDocument
+from rag.children import search_path
 from rag.errors import FileRefused
 from rag.types import Box, Document, DocumentKind, Page, Word
 

@@ -36,6 +36,7 @@ from qdrant_edge import (
     TurboQuantQuantizationConfig,
 )
 
+from rag.children import search_path
 from rag.engines.edge_folder import make_durable
 from rag.engines.qdrant_points import DENSE, SPARSE
 from rag.errors import CollectionError
@@ -66,7 +67,7 @@ def optimize_copy(copy: Path, dimension: int, *, stop: Callable[[], object]) -> 
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env={**os.environ, "RANK37_PARENT": str(os.getpid())},
+        env={**os.environ, "PYTHONPATH": search_path(), "RANK37_PARENT": str(os.getpid())},
     )
     assert child.stderr is not None
     try:
