@@ -42,7 +42,7 @@ class SharedBatches(Generic[Item]):
 
     The caller who came first computes, in its own thread; what its items leave free of a batch is filled with those of
     the callers behind it, who get their rows without having computed. So a batch is full as long as anybody waits, and
-    nobody waits longer than without the others' items.
+    nobody waits longer than without the others' items. Where batches are not to be shared, callers only take turns.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class SharedBatches(Generic[Item]):
         *,
         most: int | None,
         most_items: int,
+        are_shared: bool,
     ) -> None:
         """Say what is computed.
 
@@ -61,11 +62,14 @@ class SharedBatches(Generic[Item]):
             size: What an item takes of a batch.
             most: Size of a batch at most, though a single item may be larger; None: no limit but that of their number.
             most_items: Number of items of a batch at most.
+            are_shared: Whether a batch may hold the items of several callers. Where a row depends on what else is in
+                its batch, as by rounding, what one caller gets would depend on the others.
         """
         self._compute = compute
         self._size = size
         self._most = math.inf if most is None else most
         self._most_items = most_items
+        self._are_shared = are_shared
         self._orders: list[_Order[Item]] = []
         """Those who have items that are not computed yet, first come first."""
         self._changed = threading.Condition()
@@ -131,7 +135,7 @@ class SharedBatches(Generic[Item]):
             if numbers:
                 order.n_taken += len(numbers)
                 batch.append((order, numbers))
-            if order.is_alone or size >= self._most or n_items == self._most_items:
+            if order.is_alone or not self._are_shared or size >= self._most or n_items == self._most_items:
                 break
         return batch
 

@@ -47,8 +47,10 @@ def people() -> Iterator[ThreadPoolExecutor]:
         yield people
 
 
-def batches_of(computing: Computing, *, most: int | None = None, most_items: int = 4) -> SharedBatches[int]:
-    return SharedBatches(computing, lambda item: item, most=most, most_items=most_items)
+def batches_of(
+    computing: Computing, *, most: int | None = None, most_items: int = 4, are_shared: bool = True
+) -> SharedBatches[int]:
+    return SharedBatches(computing, lambda item: item, most=most, most_items=most_items, are_shared=are_shared)
 
 
 def squares(batches: SharedBatches[int], items: Sequence[int]) -> list[float]:
@@ -111,6 +113,20 @@ def test_what_one_leaves_free_the_next_ones_fill(computing: Computing, people: T
     assert computing.batches == [[8, 6, 5, 4], [1, 9, 7, 3], [2]], "5 + 2 + 2 items in batches of 4, first come first"
 
 
+def test_where_batches_are_not_shared_callers_take_turns(computing: Computing, people: ThreadPoolExecutor) -> None:
+    batches = batches_of(computing, are_shared=False)
+    computing.may_go_on.clear()
+    first = people.submit(squares, batches, [8, 6, 5, 4, 1])
+    assert computing.has_begun.wait(LONGEST_S)
+    second = people.submit(squares, batches, [9, 7])
+    all_wait(batches, 2)
+    third = people.submit(squares, batches, [3, 2])
+    all_wait(batches, 3)
+    computing.may_go_on.set()
+    assert [caller.result(LONGEST_S) for caller in (first, second, third)] == [[64, 36, 25, 16, 1], [81, 49], [9, 4]]
+    assert computing.batches == [[8, 6, 5, 4], [1], [9, 7], [3, 2]], "nobody's items stand beside another's"
+
+
 def test_an_error_reaches_only_those_whose_items_caused_it(computing: Computing, people: ThreadPoolExecutor) -> None:
     batches = batches_of(computing)
     computing.may_go_on.clear()
@@ -167,6 +183,7 @@ def test_questions_of_several_people_share_packs_and_keep_their_scores(
         return compute(pairs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(reranker._batches, "_compute", held)
+    monkeypatch.setattr(reranker._batches, "_are_shared", True)  # as on a GPU
 
     def ask(question: str) -> list[float]:
         together.wait(LONGEST_S)
@@ -180,3 +197,13 @@ def test_questions_of_several_people_share_packs_and_keep_their_scores(
     # The first pack holds one person's five, or what had come by then.
     assert len(batches) <= 1 + -(-n_pairs // PACK_SEQUENCES), f"{batches}: {n_pairs} pairs did not share packs"
     assert max(batches) > 1
+
+
+def test_on_a_cpu_a_score_does_not_depend_on_who_else_asks(
+    embedded_reranker: CrossEncoderReranker, people: ThreadPoolExecutor
+) -> None:
+    passages = [Passage(str(number), f"Item {number} costs {number * 7} EUR. " * (number + 1)) for number in range(12)]
+    questions = [f"What does item {number} of the contract cost?" for number in range(8)]
+    alone = [[relevance.order for relevance in embedded_reranker.score(one, passages)] for one in questions]
+    together = people.map(lambda one: [each.order for each in embedded_reranker.score(one, passages)], questions)
+    assert list(together) == alone, "to the last bit"
