@@ -149,8 +149,8 @@ class CrossEncoderReranker:
             lambda pair: filled_up(pair.n_tokens),
             most=None if self._packed is None else PACK_TOKENS,
             most_items=self._batch_passages if self._packed is None else PACK_SEQUENCES,
-            # A GPU is fast by full batches. On a CPU a question fills its own, and in bfloat16 logits move by up to 0.002
-            # with what else is in a batch, so that who else asks would show in the scores.
+            # A GPU is fast by full batches. On a CPU a question fills its own, and in bfloat16 logits move by up to
+            # 0.002 with what else is in a batch, so that who else asks would show in the scores.
             are_shared=self.on_gpu,
         )
         self._precision = precision
