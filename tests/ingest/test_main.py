@@ -192,7 +192,7 @@ def test_an_interrupted_run_reports_what_was_done_and_can_be_continued(
     folder = tmp_path / "many"
     folder.mkdir()
     write_pdf(folder / "first.pdf", [sentences(1, 3)])
-    long_pdf(folder / "second.pdf", seed=2, pages=60)
+    long_pdf(folder / "second.pdf", seed=2, pages=300)
     process = start(folder, "--data-dir", tmp_path / "data", "--report", tmp_path / "r.json")
     assert process.stdout is not None
     for line in process.stdout:
