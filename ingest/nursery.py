@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
@@ -28,6 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NoReturn
 
+from rag.children import end_with
+
 MODULES = ("ingest.reader_process", "ingest.page_image")
 """What it forks: modules of this program whose `main` reads `sys.argv` and ends by `os._exit`."""
 IDLE_S = 60.0
@@ -44,7 +45,6 @@ _KILL = b"k"
 _PID = struct.Struct("q")
 _CODE = struct.Struct("i")
 _MOST_REQUEST_BYTES = 128 * 2**10
-_PR_SET_PDEATHSIG = 1
 
 
 class ForkedChild:
@@ -208,7 +208,6 @@ if hasattr(os, "register_at_fork"):
 class _Cradle:
     door: socket.socket
     waker: tuple[int, int]
-    libc: ctypes.CDLL
     selector: selectors.BaseSelector
     children: dict[int, socket.socket] = field(default_factory=dict)
     """The control sockets by process id, until the child is reaped."""
@@ -262,7 +261,7 @@ class _Cradle:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            self._end_with(nursery)
+            end_with(nursery)
             self.selector.close()
             for ours in (self.door, control, *self.children.values()):
                 ours.close()
@@ -276,12 +275,6 @@ class _Cradle:
             sys.argv = [module, *arguments]
             importlib.import_module(module).main()
         finally:
-            os._exit(1)
-
-    def _end_with(self, nursery: int) -> None:
-        """Be killed when the nursery ends, whatever ends it."""
-        self.libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != nursery:  # it has ended before that was said
             os._exit(1)
 
 
@@ -298,7 +291,7 @@ def main() -> None:
         os.set_blocking(end, False)
     signal.set_wakeup_fd(waker[1])
     selector = selectors.DefaultSelector()
-    cradle = _Cradle(door, waker, ctypes.CDLL(None), selector)
+    cradle = _Cradle(door, waker, selector)
     selector.register(door, selectors.EVENT_READ, None)
     selector.register(waker[0], selectors.EVENT_READ, None)
     for module in _LOADED_FIRST:

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
-import uuid
-from contextlib import suppress
 from pathlib import Path
 
+from rag.durable import replace_text
 from rag.errors import CollectionError
 
 log = logging.getLogger(__name__)
@@ -183,18 +181,11 @@ def _remove(path: Path) -> None:
 
 def _note(data_dir: Path) -> None:
     """Write this version's number, if that is possible: what can't be written into is told by who needs to."""
-    unfinished = data_dir / f".unfinished-{uuid.uuid4().hex}.json"
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("w", encoding="utf-8") as file:
-            json.dump({"format": FORMAT}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(data_dir / FORMAT_FILE)
+        replace_text(data_dir / FORMAT_FILE, json.dumps({"format": FORMAT}))
     except OSError as error:
         log.info("the format of %s was not noted: %s", data_dir, error)
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
 
 
 def _unreadable(file: Path, reason: str) -> CollectionError:

@@ -8,14 +8,13 @@ It keeps and finds floors. Choosing one is `rag.evaluation.floors`' job, and whi
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from rag.durable import replace_text
 from rag.errors import BadInput, CollectionError
 from rag.exclusive import exclusive
 
@@ -132,15 +131,8 @@ class FloorStore:
             return found
 
     def _write(self, floors: list[StoredFloor]) -> None:
-        unfinished = self.path.with_name(f".unfinished-{uuid.uuid4().hex}.json")
-        try:
-            with unfinished.open("w", encoding="utf-8") as file:
-                json.dump({"floors": [asdict(one) for one in floors]}, file, indent=2, ensure_ascii=False)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(self.path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        rows = {"floors": [asdict(one) for one in floors]}
+        replace_text(self.path, json.dumps(rows, indent=2, ensure_ascii=False))
 
     def _damaged(self, error: Exception) -> CollectionError:
         return CollectionError(

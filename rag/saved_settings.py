@@ -6,11 +6,10 @@ They may hold a key. The environment wins over them; which engines follow from t
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+from rag.durable import replace_text
 from rag.errors import BadInput
 
 SAVED_FILE = "settings.json"
@@ -51,17 +50,10 @@ def save(data_dir: Path, values: Mapping[str, Value]) -> None:
         raise BadInput(f"{', '.join(sorted(unknown))} can't be changed in the app: set it in the environment")
     path = data_dir / SAVED_FILE
     text = json.dumps({name: value for name, value in values.items() if value is not None}, indent=2)
-    unfinished = data_dir / f".unfinished-{uuid.uuid4().hex}.json"
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        # From its first byte on nobody else may read it.
-        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        replace_text(path, text, mode=0o600)  # nobody else may read it
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise BadInput(
             f"{path} can't be written: {error.strerror or error}; change the folder's rights, or set RANK37_DATA_DIR"
         ) from None

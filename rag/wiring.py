@@ -29,6 +29,7 @@ from rag.ports import (
     TraceStore,
 )
 from rag.record import Recorder
+from rag.reranker_setting import colbert_model
 from rag.settings import DEFAULT_RERANKER, DEFAULT_RERANKER_REVISION, EMBEDDED, PROMOTED, Settings
 from rag.types import EmbedderIdentity, EngineInfo, QueryPolicy, RerankerState, StoredTrace
 
@@ -232,7 +233,7 @@ def _with_token_vectors(index: Index, settings: Settings) -> Index:
 
     Where an earlier run kept some and this one asks for none, they are still deleted with their documents.
     """
-    model = _colbert_model(settings)
+    model = colbert_model(settings.reranker)
     try:
         return _token_index(index, settings, model)
     except ModelUnavailable:
@@ -243,14 +244,6 @@ def _with_token_vectors(index: Index, settings: Settings) -> Index:
     except BaseException:
         index.close()
         raise
-
-
-def _colbert_model(settings: Settings) -> str | None:
-    if "colbert" not in (settings.reranker or ""):
-        return None  # without an import of the model libraries
-    from rag.engines.catalogue import colbert_model
-
-    return colbert_model(settings.reranker)
 
 
 def _token_index(index: Index, settings: Settings, model: str | None) -> Index:
@@ -549,7 +542,7 @@ def open_people_store(settings: Settings) -> PeopleStore:
 
 def scores_by_index(settings: Settings) -> bool:
     """Whether the reranker needs the collection's own index: late interaction by the token vectors that it keeps."""
-    return _colbert_model(settings) is not None
+    return colbert_model(settings.reranker) is not None
 
 
 def drop_collection(settings: Settings) -> None:

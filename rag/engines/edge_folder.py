@@ -19,10 +19,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from rag.durable import UNFINISHED, replace_text
 from rag.errors import CollectionDamaged
 
 SERVES_FILE = "serves.json"
-_UNFINISHED = ".unfinished-"
 _COPY = re.compile(r"quick-[0-9a-f]{32}")
 _ENTRY_BYTES = 21
 """Of a point in the log of an appendable segment's ids (qdrant-edge-py 0.9.0): what happened, UUID, number within."""
@@ -67,17 +67,7 @@ def copy_serving(folder: Path, copy: Path, *, stop: Callable[[], object]) -> Non
 
 def serve_from(folder: Path, copy: Path) -> None:
     """Let a copy serve from now on, for good. Raises OSError, and then nothing has changed."""
-    unfinished = folder / f"{_UNFINISHED}{uuid.uuid4().hex}.json"
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            json.dump({"folder": copy.name}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(folder / SERVES_FILE)
-    except OSError:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise
+    replace_text(folder / SERVES_FILE, json.dumps({"folder": copy.name}))
     with suppress(OSError):  # where folders can't be made durable, the file still is
         make_durable(folder)
 
@@ -136,7 +126,7 @@ def scanned_points(folder: Path) -> int:
 
 def _is_ours(name: str) -> bool:
     """Whether the name is one of this module's, and not one of the engine's."""
-    return name == SERVES_FILE or name.startswith(_UNFINISHED) or _COPY.fullmatch(name) is not None
+    return name == SERVES_FILE or name.startswith(UNFINISHED) or _COPY.fullmatch(name) is not None
 
 
 def _damaged(file: Path, reason: str) -> CollectionDamaged:

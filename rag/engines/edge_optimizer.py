@@ -11,9 +11,7 @@ the index that the copy is of.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -36,7 +34,7 @@ from qdrant_edge import (
     TurboQuantQuantizationConfig,
 )
 
-from rag.children import search_path
+from rag.children import end_with, search_path
 from rag.engines.edge_folder import make_durable
 from rag.engines.qdrant_points import DENSE, SPARSE
 from rag.errors import CollectionError
@@ -48,8 +46,6 @@ NICENESS = 10
 LOOK_S = 0.1
 """How often the parent looks whether the child has ended, or is not wanted any more."""
 ERROR_CHARACTERS = 300
-
-_PR_SET_PDEATHSIG = 1
 
 
 def quick_search() -> SearchParams:
@@ -90,7 +86,7 @@ def optimize_copy(copy: Path, dimension: int, *, stop: Callable[[], object]) -> 
 
 def main() -> None:
     """Optimize the folder that the command line names."""
-    _end_with(int(os.environ["RANK37_PARENT"]))
+    end_with(int(os.environ["RANK37_PARENT"]))
     if hasattr(os, "nice"):
         os.nice(NICENESS)  # questions come first
     optimize_here(Path(sys.argv[1]), int(sys.argv[2]))
@@ -124,15 +120,6 @@ def _config(dimension: int) -> EdgeConfig:
         sparse_vectors={SPARSE: EdgeSparseVectorParams(modifier=Modifier.Idf)},
         optimizers=everything,
     )
-
-
-def _end_with(parent: int) -> None:
-    """Be killed when the parent ends, whatever ends it; elsewhere than on Linux the work is done in vain then."""
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it has ended before that was said
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -83,22 +83,6 @@ class FusionWeights:
         (folder / FUSION_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
 
-def keep_weights(source: Path, target: Path, *, trained: bool) -> None:
-    """Leave the weights of one model's folder in another's, where there are any.
-
-    Args:
-        source: The one.
-        target: The other.
-        trained: Whether the other's cross-encoder says something else: what foretold the one's sum does not foretell
-            the other's.
-
-    Raises as `read_weights`.
-    """
-    weights = read_weights(source)
-    if weights is not None:
-        (replace(weights, foretelling=None) if trained else weights).write(target)
-
-
 def read_weights(folder: Path) -> FusionWeights | None:
     """The weights in a model's folder; None where there are none. Raises ModelUnavailable for a damaged file."""
     path = folder / FUSION_FILE

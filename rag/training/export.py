@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rag.engines.late_fusion import keep_weights
+from rag.engines.late_fusion import read_weights
 from rag.errors import BadInput, EngineFault
 from rag.training.calibrate import logits_of, sigmoids
 from rag.training.model_folder import (
@@ -80,7 +80,9 @@ def export(
         learnt = read_learnt_questions(model_folder)
         if learnt:
             write_learnt_questions(halved, learnt)
-        keep_weights(model_folder, halved, trained=False)
+        weights = read_weights(model_folder)
+        if weights is not None:
+            weights.write(halved)
         for path in sorted(halved.iterdir()):
             path.replace(unfinished / path.name)
         halved.rmdir()

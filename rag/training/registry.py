@@ -10,7 +10,6 @@ that opening the configured reranker costs nothing more.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rag.durable import replace_text
 from rag.errors import BadInput, CollectionError
 from rag.exclusive import exclusive
 from rag.settings import COLLECTION_NAME
@@ -116,13 +116,8 @@ class RerankerRegistry:
             ) from error
 
     def _write(self, records: Mapping[str, list[PromotedReranker]]) -> None:
-        path = self.folder / REGISTRY_FILE
-        unfinished = path.with_name(f".unfinished-{uuid.uuid4().hex}.json")
-        with unfinished.open("w", encoding="utf-8") as file:
-            json.dump({kind: [asdict(one) for one in listed] for kind, listed in records.items()}, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        rows = {kind: [asdict(one) for one in listed] for kind, listed in records.items()}
+        replace_text(self.folder / REGISTRY_FILE, json.dumps(rows, indent=2))
 
     def _copy(self, model_folder: Path, destination: Path) -> None:
         if destination.exists():  # of the same content: its revision is known

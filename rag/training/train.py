@@ -26,7 +26,7 @@ from torch import nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from rag.engines.late_fusion import FusionWeights, keep_weights, read_weights
+from rag.engines.late_fusion import FusionWeights, read_weights
 from rag.engines.local_models import bf16_is_quick
 from rag.errors import BadInput
 from rag.training.groups import TrainingGroup, as_row, question_digest, split_by_question
@@ -130,10 +130,10 @@ def train(
         "after": after,
     }
     save_model(model, folder / "model", card=_card(report))
-    keep_weights(base, folder / "model", trained=True)
-    weights = read_weights(folder / "model")
-    if weights is not None:  # fitted to the base's logit, and they stand for the sum: much training asks for a new fit
-        in_proportion(weights, before, after).write(folder / "model")
+    weights = read_weights(base)
+    if weights is not None:
+        # Fitted to the base's logit: much training asks for a new fit. What foretold its sum does not foretell this.
+        in_proportion(replace(weights, foretelling=None), before, after).write(folder / "model")
     seen = {question_digest(group.query) for group in groups}
     write_learnt_questions(folder / "model", seen | read_learnt_questions(base))
     (folder / "training.json").write_text(json.dumps(report | {"identity": identity}, indent=2), encoding="utf-8")

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 
 import numpy as np
@@ -62,6 +62,20 @@ def squares(batches: SharedBatches[int], items: Sequence[int]) -> list[float]:
     return found.tolist()
 
 
+def come_in_turn(
+    batches: SharedBatches[int], computing: Computing, people: ThreadPoolExecutor, *asked: Sequence[int]
+) -> list[Future[list[float]]]:
+    """Callers who come one after the other while the first one's first batch is computed; then all goes on."""
+    computing.may_go_on.clear()
+    callers = []
+    for number, items in enumerate(asked, start=1):
+        callers.append(people.submit(squares, batches, items))
+        all_wait(batches, number)
+        assert computing.has_begun.wait(LONGEST_S)
+    computing.may_go_on.set()
+    return callers
+
+
 def all_wait(batches: SharedBatches[int], n_orders: int) -> None:
     """Until so many callers have come."""
 
@@ -99,14 +113,7 @@ def test_nothing_asked_is_nothing_computed(computing: Computing) -> None:
 
 def test_what_one_leaves_free_the_next_ones_fill(computing: Computing, people: ThreadPoolExecutor) -> None:
     batches = batches_of(computing)
-    computing.may_go_on.clear()
-    first = people.submit(squares, batches, [8, 6, 5, 4, 1])
-    assert computing.has_begun.wait(LONGEST_S)
-    second = people.submit(squares, batches, [9, 7])
-    all_wait(batches, 2)
-    third = people.submit(squares, batches, [3, 2])
-    all_wait(batches, 3)
-    computing.may_go_on.set()
+    first, second, third = come_in_turn(batches, computing, people, [8, 6, 5, 4, 1], [9, 7], [3, 2])
     assert first.result(LONGEST_S) == [64, 36, 25, 16, 1]
     assert second.result(LONGEST_S) == [81, 49]
     assert third.result(LONGEST_S) == [9, 4]
@@ -115,28 +122,14 @@ def test_what_one_leaves_free_the_next_ones_fill(computing: Computing, people: T
 
 def test_where_batches_are_not_shared_callers_take_turns(computing: Computing, people: ThreadPoolExecutor) -> None:
     batches = batches_of(computing, are_shared=False)
-    computing.may_go_on.clear()
-    first = people.submit(squares, batches, [8, 6, 5, 4, 1])
-    assert computing.has_begun.wait(LONGEST_S)
-    second = people.submit(squares, batches, [9, 7])
-    all_wait(batches, 2)
-    third = people.submit(squares, batches, [3, 2])
-    all_wait(batches, 3)
-    computing.may_go_on.set()
+    first, second, third = come_in_turn(batches, computing, people, [8, 6, 5, 4, 1], [9, 7], [3, 2])
     assert [caller.result(LONGEST_S) for caller in (first, second, third)] == [[64, 36, 25, 16, 1], [81, 49], [9, 4]]
     assert computing.batches == [[8, 6, 5, 4], [1], [9, 7], [3, 2]], "nobody's items stand beside another's"
 
 
 def test_an_error_reaches_only_those_whose_items_caused_it(computing: Computing, people: ThreadPoolExecutor) -> None:
     batches = batches_of(computing)
-    computing.may_go_on.clear()
-    first = people.submit(squares, batches, [8, 6, 5, 4, 1])
-    assert computing.has_begun.wait(LONGEST_S)
-    second = people.submit(squares, batches, [13])
-    all_wait(batches, 2)
-    third = people.submit(squares, batches, [2])
-    all_wait(batches, 3)
-    computing.may_go_on.set()
+    first, second, third = come_in_turn(batches, computing, people, [8, 6, 5, 4, 1], [13], [2])
     assert first.result(LONGEST_S) == [64, 36, 25, 16, 1]
     with pytest.raises(ArithmeticError, match="13"):
         second.result(LONGEST_S)
