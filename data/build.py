@@ -459,7 +459,8 @@ def build(data: Path = DATA, prefixes: Sequence[str] = ()) -> tuple[dict[str, by
 
     Args:
         data: Folder that holds `sources/` and `questions/`.
-        prefixes: Only files whose names start with one of these; empty: all.
+        prefixes: Only files whose names start with one of these, and of their questions only those about documents that
+            do; empty: all.
 
     Raises:
         SourceError: Naming the file or the row.
@@ -475,7 +476,20 @@ def build(data: Path = DATA, prefixes: Sequence[str] = ()) -> tuple[dict[str, by
     apart = [path for path in paths if path.stem.endswith(APART)]
     files = {QUESTIONS: [path for path in paths if path not in apart]} | {path.name: [path] for path in apart}
     read_questions(paths)  # refuses an id that two of the files use
-    return pdfs, {name: [resolve_question(row, pages) for row in read_questions(own)] for name, own in files.items()}
+    return pdfs, {
+        name: [
+            resolve_question(row, pages)
+            for row in read_questions(own)
+            if not prefixes or all(doc.startswith(tuple(prefixes)) for doc in _documents(row))
+        ]
+        for name, own in files.items()
+    }
+
+
+def _documents(row: Mapping[str, Any]) -> set[str]:
+    """The documents that a source row names; none if nothing answers it."""
+    quotes = {item["doc"] for item in row.get("evidence", []) if not isinstance(item, str)}
+    return quotes | ({row["doc"]} if "doc" in row else set())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

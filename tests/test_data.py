@@ -56,6 +56,16 @@ def desk_questions() -> list[dict]:
 
 
 @pytest.fixture(scope="module")
+def judging_questions() -> list[dict]:
+    return rows_of("shop-desk.jsonl")
+
+
+@pytest.fixture(scope="module")
+def all_questions(questions, desk_questions, judging_questions) -> list[dict]:
+    return questions + desk_questions + judging_questions
+
+
+@pytest.fixture(scope="module")
 def insurance_passages(builder: ModuleType) -> list[tuple[str, str]]:
     """(heading, text) of each section of the insurer's contracts."""
     passages: list[tuple[str, str]] = []
@@ -85,10 +95,13 @@ def test_every_committed_pdf_says_what_its_source_says(builder, built, committed
         )
 
 
-def test_committed_questions_are_the_resolved_sources(built, questions, desk_questions):
-    assert built[1] == {"questions.jsonl": questions, "insurance-desk.jsonl": desk_questions}, (
-        "run python data/build.py"
-    )
+def test_committed_questions_are_the_resolved_sources(built, questions, desk_questions, judging_questions):
+    committed = {
+        "questions.jsonl": questions,
+        "insurance-desk.jsonl": desk_questions,
+        "shop-desk.jsonl": judging_questions,
+    }
+    assert built[1] == committed, "run python data/build.py"
 
 
 def test_building_again_gives_the_same_bytes(builder, built):
@@ -103,8 +116,8 @@ def test_there_are_enough_documents_and_questions(questions):
     assert sum(row.get("why", "").startswith("near miss") for row in questions) >= 10
 
 
-def test_evidence_stands_on_its_page_and_holds_the_answers(builder, committed_pages, questions, desk_questions):
-    for row in questions + desk_questions:
+def test_evidence_stands_on_its_page_and_holds_the_answers(builder, committed_pages, all_questions):
+    for row in all_questions:
         for evidence in row["evidence"]:
             page = committed_pages[evidence["doc"]][evidence["page_index0"]]
             assert builder.fold(evidence["text"]) in page, row["_id"]
@@ -113,15 +126,30 @@ def test_evidence_stands_on_its_page_and_holds_the_answers(builder, committed_pa
         assert bool(row["evidence"]) == bool(row["answers"]) == row["answerable"], row["_id"]
 
 
-def test_question_ids_and_texts_are_unique(questions, desk_questions):
+def test_question_ids_and_texts_are_unique(all_questions):
     for field in ("_id", "text"):
-        assert max(Counter(row[field] for row in questions + desk_questions).values()) == 1
+        assert max(Counter(row[field] for row in all_questions).values()) == 1
 
 
 def test_the_service_desk_has_enough_questions_to_learn_from_and_to_judge(desk_questions):
     learn, held_out = split_rows(desk_questions, 0.75, 37)  # as README.md splits them
     assert [sum(row["answerable"] for row in rows) for rows in (learn, held_out)] == [40, 120]
     assert [sum(not row["answerable"] for row in rows) for rows in (learn, held_out)] == [5, 15]
+
+
+def test_the_questions_for_judging_ask_about_every_document_but_the_insurer_s(judging_questions):
+    assert sum(row["answerable"] for row in judging_questions) == 100
+    assert sum(not row["answerable"] for row in judging_questions) == 30
+    asked = {row["doc"] for row in judging_questions if row["answerable"]}
+    assert asked == {path.name for path in PDFS if not path.name.startswith("insurance-")}
+
+
+def test_a_prefix_leaves_out_questions_about_documents_that_it_does_not_build(builder, judging_questions):
+    pdfs, files = builder.build(DATA, ["shop"])
+    assert all(name.startswith("shop-") for name in pdfs)
+    assert [row["_id"] for row in files["shop-desk.jsonl"]] == [
+        row["_id"] for row in judging_questions if row.get("doc", "shop-").startswith("shop-")
+    ]
 
 
 def test_an_id_that_two_question_files_use_is_refused(builder, tmp_path):
