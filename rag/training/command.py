@@ -542,7 +542,7 @@ def _promote(options: argparse.Namespace) -> int:
             alpha=options.alpha,
             progress=lambda done, total: show("scoring by both rerankers", done, total),
         )
-    _print_verdict(verdict, options.name, Console())
+    print_verdict(verdict, options.name, Console())
     if not verdict.promoted:
         print(f"not promoted: {verdict.why}")
         return 0
@@ -612,18 +612,22 @@ def _print_calibration(report: CalibrationReport, console: Console) -> None:
         print("scores are no nearer to shares than before: calibrate on more held-out questions")
 
 
-def _print_verdict(verdict: Verdict, name: str, console: Console) -> None:
+def print_verdict(verdict: Verdict, name: str, console: Console) -> None:
+    """How the two rerankers order and what their floors refuse, whole on 80 columns."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(
-        title=f"{verdict.answerable} answerable and {verdict.unanswerable} unanswerable held-out questions",
-        title_justify="left",
+    # Two narrow tables: one with all of it is wider than the 80 columns of a terminal, or of a log, and would be cut.
+    title = f"{verdict.answerable} answerable and {verdict.unanswerable} unanswerable held-out questions"
+    order = Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True
     )
-    for heading in ("", "recall", "in use", "new", "difference", "95% interval", "p", "better", "worse"):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    order.add_column("", no_wrap=True)
+    for heading in ("recall", "in use", "new", "change", "95% interval", "p", "better, worse"):
+        order.add_column(heading, justify="right", no_wrap=True)
     for one in verdict.comparisons:
         difference = one.difference
-        table.add_row(
+        order.add_row(
             one.measure,
             f"{one.recalled:.3f}",
             f"{one.current:.3f}",
@@ -631,23 +635,17 @@ def _print_verdict(verdict: Verdict, name: str, console: Console) -> None:
             f"{difference.mean or 0.0:+.3f}",
             f"{difference.low or 0.0:+.3f} to {difference.high or 0.0:+.3f}",
             f"{one.chance:.3f}",
-            str(one.better),
-            str(one.worse),
+            f"{one.better}, {one.worse}",
         )
-    before, after = verdict.current_floor, verdict.new_floor
-    table.add_section()
-    table.add_row("floor", "", f"{before.floor:.2f}", f"{after.floor:.2f}")
-    table.add_row(
-        "answerable, refused",
-        "",
-        f"{before.answerable_refused} of {before.answerable}",
-        f"{after.answerable_refused} of {after.answerable}",
-    )
-    table.add_row(
-        "unanswerable, refused",
-        "",
-        f"{before.unanswerable_refused} of {before.unanswerable}",
-        f"{after.unanswerable_refused} of {after.unanswerable}",
-    )
-    console.print(table)
+    console.print(order)
+    console.print()
+    gate = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    gate.add_column("")
+    for heading in ("in use", "new"):
+        gate.add_column(heading, justify="right", no_wrap=True)
+    floors = (verdict.current_floor, verdict.new_floor)
+    gate.add_row("floor", *(f"{one.floor:.2f}" for one in floors))
+    gate.add_row("answerable, refused", *(f"{one.answerable_refused} of {one.answerable}" for one in floors))
+    gate.add_row("unanswerable, refused", *(f"{one.unanswerable_refused} of {one.unanswerable}" for one in floors))
+    console.print(gate)
     print(f"in use: {verdict.current.name}, new: {name}; p: one-sided; better, worse: number of questions")

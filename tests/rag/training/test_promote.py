@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from rag.engines.cross_encoder import EMBEDDED_RERANKER_FOLDER, CrossEncoderReranker
 from rag.errors import BadInput, CollectionError, ModelUnavailable
 from rag.settings import load_settings
+from rag.training.command import print_verdict
 from rag.training.groups import TrainingGroup, question_digest
 from rag.training.measure import OrderFigures, choose_floor, floor_figures, ndcg_at, order_figures
 from rag.training.promote import judge
@@ -92,6 +94,23 @@ def test_the_floor_is_chosen_for_the_new_reranker() -> None:
     assert 0.2 < verdict.new_floor.floor <= 0.3
     assert (verdict.new_floor.answerable_refused, verdict.new_floor.unanswerable_refused) == (0, 5)
     assert verdict.current_floor.answerable_refused == 10
+
+
+def test_all_figures_are_shown_on_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    groups = held_out(100, 50)
+    verdict = decide(Knowing("old", ALL_RIGHT[50:]), Knowing("new", ALL_RIGHT[:70], right=0.35), groups)
+    print_verdict(verdict, "contracts-1", Console(width=80))
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert "100 answerable and 50 unanswerable held-out questions" in lines[0]
+    # Of 100 questions the old one knows the last 50, the new one the first 70: 50 got better, 30 worse.
+    [ndcg] = [line for line in lines if line.startswith("nDCG@5")]
+    interval = verdict.comparisons[0].difference
+    for figure in ("0.000", "0.500", "0.700", "+0.200", f"{interval.low:+.3f} to {interval.high:+.3f}", "50, 30"):
+        assert figure in ndcg
+    [refused] = [line for line in lines if line.startswith("answerable, refused")]
+    assert "50 of 100" in refused
+    assert f"{verdict.new_floor.answerable_refused} of 100" in refused
 
 
 def test_questions_that_it_has_learnt_from_can_not_promote_it() -> None:
