@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rag.engines.side_by_side import Run
+
 PACK_TOKENS = 2048
 """How many tokens are computed at once: a matrix product of that height is as quick as any."""
 PACK_SEQUENCES = 16
@@ -126,31 +128,36 @@ class PackedEncoder:
             for number, start, length in zip(pack.numbers, pack.starts, pack.lengths, strict=True):
                 yield number, hidden[start : start + length]
 
-    def mean_vectors(self, sequences: Sequence[Tokens]) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-        """Pack by pack: numbers of some sequences with the mean of their vectors, `(n_sequences, width)`, float32."""
-        for pack in self._packs(sequences):
-            hidden = self._all_through(pack)
-            with torch.inference_mode():
-                means = [
-                    hidden[start : start + length].mean(dim=0, dtype=torch.float32)
-                    for start, length in zip(pack.starts, pack.lengths, strict=True)
-                ]
-                rows = torch.stack(means)
-            yield pack.numbers, rows
+    def mean_vectors(self, sequences: Sequence[Tokens], run: Run = map) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+        """Pack by pack: numbers of some sequences with the mean of their vectors, `(n_sequences, width)`, float32.
 
-    def first_vectors(self, sequences: Sequence[Tokens]) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+        `run` may work on several packs at a time: which sequences share one does not depend on it.
+        """
+        return run(self._means, self._packs(sequences))
+
+    def first_vectors(self, sequences: Sequence[Tokens], run: Run = map) -> Iterator[tuple[tuple[int, ...], Tensor]]:
         """Pack by pack: numbers of some sequences with the vectors of their first tokens, `(n_sequences, width)`.
 
         Nothing else is computed of the last layer than what the first tokens need. Longest sequences first.
         """
-        for pack in self._packs(sequences):
-            # Not held over a yield: the mode belongs to the thread, and would reach into the caller's code.
-            with torch.inference_mode():
-                hidden = self._embedded(pack)
-                for layer in self._layers[:-1]:
-                    hidden = self._through(layer, hidden, pack)
-                first = self._first_through(self._layers[-1], hidden, pack)
-            yield pack.numbers, first
+        return run(self._firsts, self._packs(sequences))
+
+    # The mode is not held over a yield: it belongs to the thread, and would reach into the caller's code.
+    @torch.inference_mode()
+    def _means(self, pack: _Pack) -> tuple[tuple[int, ...], Tensor]:
+        hidden = self._all_through(pack)
+        means = [
+            hidden[start : start + length].mean(dim=0, dtype=torch.float32)
+            for start, length in zip(pack.starts, pack.lengths, strict=True)
+        ]
+        return pack.numbers, torch.stack(means)
+
+    @torch.inference_mode()
+    def _firsts(self, pack: _Pack) -> tuple[tuple[int, ...], Tensor]:
+        hidden = self._embedded(pack)
+        for layer in self._layers[:-1]:
+            hidden = self._through(layer, hidden, pack)
+        return pack.numbers, self._first_through(self._layers[-1], hidden, pack)
 
     @torch.inference_mode()
     def _all_through(self, pack: _Pack) -> Tensor:

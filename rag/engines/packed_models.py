@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rag.engines.packed_encoder import PackedEncoder, Tokens
+from rag.engines.side_by_side import Run
 from rag.engines.token_counter import TokenCounter
 
 _PROBES = (
@@ -124,14 +125,17 @@ class PackedTexts:
         packed = cls(encoder, counter, mean=mode == "mean")
         return packed if packed._agrees_with(model) else None
 
-    def vectors(self, encodings: Sequence[Encoding]) -> Iterator[tuple[tuple[int, ...], NDArray[np.float32]]]:
+    def vectors(
+        self, encodings: Sequence[Encoding], run: Run = map
+    ) -> Iterator[tuple[tuple[int, ...], NDArray[np.float32]]]:
         """Pack by pack: numbers of some texts with their unit vectors, `(n_texts, dimension)`. Longest texts first.
 
         Args:
             encodings: With special tokens and any prompt.
+            run: What calls the model for each pack; it may do so for several at a time.
         """
         texts = [Tokens(encoding.ids, encoding.type_ids) for encoding in encodings]
-        packs = self._encoder.mean_vectors(texts) if self._mean else self._encoder.first_vectors(texts)
+        packs = self._encoder.mean_vectors(texts, run) if self._mean else self._encoder.first_vectors(texts, run)
         for numbers, rows in packs:
             with torch.inference_mode():
                 yield numbers, functional.normalize(rows.float(), dim=1).numpy()

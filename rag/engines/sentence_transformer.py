@@ -10,6 +10,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from tokenizers import Encoding
 from rag.engines.embedded_embedder import EMBEDDED_NAME, EMBEDDED_SHA256
 from rag.engines.local_models import LocalModel, bf16_is_quick, find_model
 from rag.engines.packed_models import PackedTexts
+from rag.engines.side_by_side import SideBySide
 from rag.engines.token_counter import TokenCounter, longest_input_tokens, well_formed
 from rag.errors import BadInput, EngineFault, ModelUnavailable
 from rag.ports import Progress, Vector, Vectors
@@ -38,7 +40,10 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class SentenceTransformerEmbedder:
-    """A bi-encoder behind the `Embedder` port. Safe to use from several threads; they take turns.
+    """A bi-encoder behind the `Embedder` port. Safe to use from several threads.
+
+    They take turns, but for the packs of passages, which several threads compute side by side: a question does not wait
+    for them.
 
     It computes in bfloat16 where that is quick. Vectors of both number formats mix in one collection, so that one made
     on this machine can be used on another: they are the same weights' vectors, rounded otherwise. For all-MiniLM-L6-v2
@@ -85,6 +90,7 @@ class SentenceTransformerEmbedder:
         self._identity = EmbedderIdentity(local.name, local.revision + prompt_mark, int(probe.shape[1]))
         self._info = EngineInfo("embedder", local.name, self._identity.revision, precision=precision, why=why)
         self._packed = PackedTexts.of(model, self._counter)
+        self._side_by_side = None if self._packed is None else SideBySide.of_torch()
 
     @classmethod
     def embedded(cls, *, device: str | None = None, precision: Precision | None = None) -> SentenceTransformerEmbedder:
@@ -201,8 +207,9 @@ class SentenceTransformerEmbedder:
                 )
         done = 0
         batches = self._embedded(texts, encodings)
+        turn = self._lock if self._side_by_side is None else nullcontext()
         while True:
-            with self._lock:
+            with turn:
                 batch = next(batches, None)
             if batch is None:
                 break
@@ -216,7 +223,7 @@ class SentenceTransformerEmbedder:
     def _embedded(self, texts: Sequence[str], encodings: Sequence[Encoding]) -> Iterator[tuple[list[int], Vectors]]:
         """Batch by batch: numbers of passages with their vectors. Longest first."""
         if self._packed is not None:
-            for numbers, rows in self._packed.vectors(encodings):
+            for numbers, rows in self._packed.vectors(encodings, self._side_by_side or map):
                 yield list(numbers), rows
             return
         longest_first = sorted(range(len(texts)), key=lambda number: -len(encodings[number]))
