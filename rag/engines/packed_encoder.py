@@ -29,6 +29,10 @@ ROW_TOKENS = 16
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 """Largest difference from the model's own forward pass, relative to the length of a vector, by number format."""
 
+SMALL_PACK_ROWS = 512
+"""A half-precision pack of fewer rows is computed as it is, a larger one as `PACK_ROW_STEP`s: see `_rows`."""
+PACK_ROW_STEP = 128
+
 _PROBE_TOKENS = (3, 16, 31, 50)
 """Lengths of the sequences on which it is compared with the model."""
 
@@ -72,6 +76,8 @@ class _Pack:
     places: Tensor
     """Row of each token's type and position."""
     groups: tuple[_Group, ...]
+    n_unused: int
+    """Rows after the last group, so that there are as many as in other packs; nothing is read of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +205,10 @@ class PackedEncoder:
                 positions.append(counted[:length])
                 lengths.append(len(sequence))
             groups.append(_Group(len(lengths), length, self._mask(lengths, length)))
+        n_unused = self._rows(len(ids)) - len(ids)
+        ids += [self._padding_id] * n_unused
+        types += [0] * n_unused
+        positions.append(counted[:1].expand(n_unused))
         return _Pack(
             numbers=tuple(numbers),
             lengths=tuple(len(sequences[number]) for number in numbers),
@@ -206,7 +216,20 @@ class PackedEncoder:
             ids=torch.tensor(ids),
             places=torch.tensor(types).mul_(self._n_positions).add_(torch.cat(positions)),
             groups=tuple(groups),
+            n_unused=n_unused,
         )
+
+    def _rows(self, n_tokens: int) -> int:
+        """How many rows so many tokens are computed as.
+
+        oneDNN makes a program of its own for each height of a half-precision matrix product, and keeps up to 1,024 of
+        them: each takes ten times as long to make as to run, and one to two megabytes. A layer has five, so with 128
+        heights memory grew by hundreds of megabytes over some hundred questions. The order of sums, and scores with it,
+        follow from the height where that is low: those stay as they are.
+        """
+        if self.dtype == torch.float32 or n_tokens < SMALL_PACK_ROWS:
+            return n_tokens
+        return -(-n_tokens // PACK_ROW_STEP) * PACK_ROW_STEP
 
     def _mask(self, lengths: Sequence[int], filled_up: int) -> Tensor | None:
         if all(length == filled_up for length in lengths):
@@ -234,11 +257,16 @@ class PackedEncoder:
             mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=group.mask)
             attended.append(mixed.transpose(1, 2).reshape(end - start, self._width))
             start = end
+        if pack.n_unused:
+            attended.append(hidden.new_zeros(pack.n_unused, self._width))
         return self._fed_forward(layer, attended[0] if len(attended) == 1 else torch.cat(attended), hidden)
 
     def _first_through(self, layer: _Layer, hidden: Tensor, pack: _Pack) -> Tensor:
-        first = hidden[torch.tensor(pack.starts)]
-        queries = layer.query(first).view(len(pack.starts), 1, self._heads, -1).transpose(1, 2)
+        # Always as many, the last ones unused, for the reason that `_rows` tells.
+        n_rows = len(pack.starts) if self.dtype == torch.float32 else PACK_SEQUENCES
+        first = hidden.new_zeros(n_rows, self._width)
+        first[: len(pack.starts)] = hidden[torch.tensor(pack.starts)]
+        queries = layer.query(first).view(n_rows, 1, self._heads, -1).transpose(1, 2)
         key_value = layer.key_value(hidden)
         attended = []
         start = first_row = 0
@@ -252,7 +280,8 @@ class PackedEncoder:
             )
             attended.append(mixed.transpose(1, 2).reshape(group.n_sequences, self._width))
             start, first_row = end, last_row
-        return self._fed_forward(layer, torch.cat(attended), first)
+        attended.append(hidden.new_zeros(n_rows - first_row, self._width))
+        return self._fed_forward(layer, torch.cat(attended), first)[:first_row]
 
     @staticmethod
     def _fed_forward(layer: _Layer, attended: Tensor, hidden: Tensor) -> Tensor:

