@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.api.conftest import PARKING, Served
+from ui.api.rerank import candidates_of
 
 QUESTION = "What does a parking permit cost?"
 UNANSWERABLE = "Which planet has the most moons?"
@@ -113,6 +114,19 @@ def test_rerank_in_the_shape_of_cohere_and_jina(all_client: httpx.Client) -> Non
     assert 1 >= scores[0] > scores[1] >= 0
     plain = all_client.post("/v1/rerank", json={"query": QUESTION, "documents": ["a", "b"]}).json()
     assert all("document" not in result for result in plain["results"])
+
+
+def test_a_document_to_rerank_is_the_same_passage_wherever_it_stands() -> None:
+    """Else its vectors would be kept once for each place at which it ever stood."""
+
+    def ids(*texts: str) -> list[str]:
+        return [candidate.chunk.id for candidate in candidates_of(texts)]
+
+    first, second, third = ids("a", "b", "c")
+    assert ids("c", "a", "b") == [third, first, second]
+    assert ids("b", "a", "b")[:2] == [second, first]
+    assert len(set(ids("a", "a", "b", "a"))) == 4  # and none is another's
+    assert [candidate.rank for candidate in candidates_of(["b", "a", "b"])] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

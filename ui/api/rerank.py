@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from anyio.to_thread import run_sync
@@ -75,7 +77,7 @@ class RerankReply(BaseModel):
 
 @router.post("/rerank", summary="Order documents by relevance to a query", response_model_exclude_unset=True)
 async def rerank_documents(request: Request, body: RerankRequest) -> RerankReply:
-    """The reranker that questions meet, over documents of your own. Nothing is kept but remembered scores."""
+    """The reranker that questions meet, over documents of your own. No file keeps anything but remembered scores."""
     service = service_of(request)
     workspace = await run_sync(service.library.open)  # for its engines: no document of it is read
     texts = [document if isinstance(document, str) else document.text for document in body.documents]
@@ -84,7 +86,7 @@ async def rerank_documents(request: Request, body: RerankRequest) -> RerankReply
     name = reranker.info.name
     if body.model not in (None, OWN_NAME, name):
         raise NotHere(f"there is no reranker {body.model!r} here: name {name!r} or {OWN_NAME!r}, or none")
-    candidates = [_candidate(place, text) for place, text in enumerate(texts)]
+    candidates = candidates_of(texts)
     caller = caller_of(request)
 
     def order(_listen: Listener) -> tuple[RankedChunk, ...]:
@@ -122,6 +124,13 @@ def _reranker(workspace: Workspace) -> Reranker:
     return engines.sentence_scorer if scores_by_index(workspace.settings) else engines.reranker
 
 
-def _candidate(place: int, text: str) -> Candidate:
-    chunk_id = hashlib.sha256(f"{place}\n{text}".encode("utf-8", "replace")).hexdigest()
-    return Candidate(Chunk(chunk_id, "", "", None, text, (PageSpan(1, 0, len(text)),), 0, 0), place + 1, 0.0)
+def candidates_of(texts: Sequence[str]) -> list[Candidate]:
+    """The texts as passages. Wherever a text stands, its id is the same: what was made of it is found again by it."""
+    n_before: Counter[str] = Counter()
+    candidates = []
+    for place, text in enumerate(texts):
+        chunk_id = hashlib.sha256(f"{n_before[text]}\n{text}".encode("utf-8", "replace")).hexdigest()
+        n_before[text] += 1
+        chunk = Chunk(chunk_id, "", "", None, text, (PageSpan(1, 0, len(text)),), 0, 0)
+        candidates.append(Candidate(chunk, place + 1, 0.0))
+    return candidates
