@@ -223,9 +223,9 @@ class PackedEncoder:
         """How many rows so many tokens are computed as.
 
         oneDNN makes a program of its own for each height of a half-precision matrix product, and keeps up to 1,024 of
-        them: each takes ten times as long to make as to run, and one to two megabytes. A layer has five, so with 128
-        heights memory grew by hundreds of megabytes over some hundred questions. The order of sums, and scores with it,
-        follow from the height where that is low: those stay as they are.
+        them: each takes three to six times as long to make as to run once, and 0.6 to 2 MB. A layer has five, so with
+        128 heights memory grew by hundreds of megabytes over some hundred questions. The order of sums, and scores with
+        it, follow from the height where that is low: those stay as they are.
         """
         if self.dtype == torch.float32 or n_tokens < SMALL_PACK_ROWS:
             return n_tokens
