@@ -171,6 +171,8 @@ class QdrantIndex:
         self._writing = threading.RLock()
         # Documents last seen unready. Only a hint that saves a second search: every recall verifies it.
         self._hidden: frozenset[str] = frozenset()
+        self._watched: dict[int, set[str]] = {}
+        """What was published since, for each search under way."""
 
         self._check_collection_record()
         for payload in self._document_payloads():
@@ -251,6 +253,8 @@ class QdrantIndex:
             points = [document_point(dataclasses.replace(stored, state="ready"))]
             points += [NewPoint(point_id, payload | {"state": "deleting"}) for point_id, payload in replaced.items()]
             old_ids = [_text(payload, "document_id") for payload in replaced.values()]
+            for published in list(self._watched.values()):
+                published.add(document_id)
             self._store.write(points)
             self._hidden = (self._hidden | frozenset(old_ids)) - {document_id}
             self._store.flush()
@@ -316,11 +320,13 @@ class QdrantIndex:
         for _ in range(RECALL_ROUNDS):
             hidden = self._hidden
             selection = Selection(without=hidden) if asked is None else Selection(within=asked - hidden)
-            hits = [] if selection.within == frozenset() else self._store.search(dense, sparse, selection, limit=limit)
-            # Read after the search, so that a document that was begun or deleted under it is seen as such here.
-            looked_at = hidden | {_text(payload, "document_id") for _, payload, _ in hits}
-            unready = self._unready(looked_at)
-            if unready == hidden:
+            with self._watching() as published:
+                nothing = selection.within == frozenset()
+                hits = [] if nothing else self._store.search(dense, sparse, selection, limit=limit)
+                # Read after the search, so that a document that was begun or deleted under it is seen as such here.
+                looked_at = hidden | {_text(payload, "document_id") for _, payload, _ in hits}
+                unready = self._unready(looked_at)
+            if unready == hidden and not published & looked_at:  # the search may have seen a part of what was published
                 break
             self._hidden = (self._hidden | unready) - (looked_at - unready)
         ready = sorted((hit for hit in hits if hit[1]["document_id"] not in unready), key=_best_first)
@@ -328,6 +334,16 @@ class QdrantIndex:
             Candidate(chunk_of(point_id, payload), rank, score)
             for rank, (point_id, payload, score) in enumerate(ready[:limit], start=1)
         ]
+
+    @contextmanager
+    def _watching(self) -> Iterator[set[str]]:
+        """The documents that this process publishes while the block runs."""
+        published: set[str] = set()
+        self._watched[id(published)] = published
+        try:
+            yield published
+        finally:
+            del self._watched[id(published)]
 
     def flush(self) -> None:
         """Make everything written so far durable."""

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from qdrant_client import QdrantClient
 
 from rag.engines.qdrant_edge import EdgeIndex, EdgeStore
 from rag.engines.qdrant_points import (
+    Hit,
     NewPoint,
     Payload,
     PointStore,
@@ -192,6 +194,30 @@ def test_several_apps_over_one_server_see_each_other_at_once() -> None:
     assert set(recalled_texts(reader, "apple")) == {"apple stays", "apple one", "apple two"}
     assert reader.delete_document(document_id("manual")) == 2
     assert recalled_texts(writer, "apple") == ["apple stays"]
+
+
+def test_a_document_that_is_published_after_a_search_saw_a_part_of_it_is_recalled_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = EdgeIndex.open(tmp_path / "index", "manuals", RANDOM)
+    ingest(index, "old", ["apple always"])
+    chunks = chunks_of("new", [f"apple {position}" for position in range(5)])
+    search = index._store.search
+
+    def search_and_publish(*arguments: Any, **options: Any) -> list[Hit]:
+        """The writer is at work from before the search until after it."""
+        if index.document(document_id("new")):
+            return search(*arguments, **options)
+        index.begin_document(stored("new"))
+        index.add_chunks(chunks[:3], unit_vectors(3))
+        hits = search(*arguments, **options)
+        index.add_chunks(chunks[3:], unit_vectors(2))
+        index.publish_document(stored("new", 5))
+        return hits
+
+    monkeypatch.setattr(index._store, "search", search_and_publish)
+    assert sorted(recalled_texts(index, "apple")) == sorted(["apple always", *(chunk.text for chunk in chunks)])
+    index.close()
 
 
 def test_chunks_whose_record_is_missing_are_never_recalled() -> None:
