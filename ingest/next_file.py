@@ -1,4 +1,4 @@
-"""The file whose turn comes next, copied, read and cut while the one before it is embedded and written.
+"""The file whose turn comes next, copied, read, cut and embedded while the one before it is written.
 
 It writes nothing but a copy that nobody knows yet, and decides nothing that depends on how busy the machine is: what
 took too long or too much memory is read again at its turn.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from ingest.files import content_id, copy_with_id
 from ingest.read_document import ReadDocument
+from ingest.vectors_ahead import VectorsAhead
 from rag.errors import FileRefused, Rank37Error, RefusedReason
 from rag.types import Chunk
 
@@ -41,6 +42,7 @@ class NextFile:
         max_bytes: int,
         is_in: Callable[[str], bool],
         cut: Callable[[Path, Callable[[int, int], None], Callable[[], bool]], Cut],
+        vectors_of: Callable[[Sequence[Chunk]], VectorsAhead],
     ) -> None:
         """Begin.
 
@@ -50,12 +52,16 @@ class NextFile:
             max_bytes: Nothing is done ahead of a larger file.
             is_in: Whether the document of an id needs no work.
             cut: Reads and cuts the copy; takes what is told (pages done, pages in all), and what says whether to stop.
+            vectors_of: What embeds its chunks.
         """
         self.part = part
+        self.vectors: VectorsAhead | None = None
+        """Set once `outcome` gives chunks."""
         self._path = path
         self._max_bytes = max_bytes
         self._is_in = is_in
         self._cut = cut
+        self._vectors_of = vectors_of
         self._stopped = threading.Event()
         self._copied = threading.Event()
         self._done = threading.Event()
@@ -88,10 +94,21 @@ class NextFile:
     def give_up(self) -> None:
         """Stop, and remove the copy if it is still there. Idempotent."""
         self._stopped.set()
+        if self.vectors is not None:
+            self.vectors.stop()
         self._thread.join(END_LIMIT_S)
         self._remove_copy()
 
     def _work(self) -> None:
+        try:
+            self._copy_read_and_cut()
+            if self.vectors is not None and not self._stopped.is_set():
+                self.vectors.make()
+        finally:
+            if self._stopped.is_set():
+                self._remove_copy()
+
+    def _copy_read_and_cut(self) -> None:
         try:
             document_id = content_id(self._path, max_bytes=self._max_bytes)
             if self._is_in(document_id):
@@ -104,12 +121,12 @@ class NextFile:
         finally:
             self._copied.set()
             self._done.set()
-            if self._stopped.is_set():
-                self._remove_copy()
 
     def _read_and_cut(self) -> None:
         try:
-            self._outcome = self._cut(self.part, self._note, self._stopped.is_set)
+            cut = self._cut(self.part, self._note, self._stopped.is_set)
+            self.vectors = self._vectors_of(cut[1])
+            self._outcome = cut
         except FileRefused as refused:
             if refused.reason not in _NOT_THE_FILES_OWN:
                 self._outcome = refused

@@ -237,39 +237,61 @@ class IngestQueue:
         return self._jobs[job_id]
 
     def _work(self) -> None:
-        while (job := self._next()) is not None:
-            try:
-                self._run(job)
-            except _Closing:
-                self._put_back(job)
-                return
-            except Rank37Error as error:
-                self._end(job, "failed", str(error))
-            except Exception as error:
-                log.exception("unforeseen error while ingesting %s", job.file)
-                self._end(job, "failed", f"unforeseen {type(error).__name__}: {error}; the log has the details")
+        try:
+            while (job := self._next()) is not None:
+                try:
+                    self._run(job)
+                except _Closing:
+                    self._put_back(job)
+                    return
+                except Rank37Error as error:
+                    self._end(job, "failed", str(error))
+                except Exception as error:
+                    log.exception("unforeseen error while ingesting %s", job.file)
+                    self._end(job, "failed", f"unforeseen {type(error).__name__}: {error}; the log has the details")
+                if self._following() is None:  # the one that was begun ahead may have been cancelled
+                    self._ingester.forget_ahead()
+        finally:
+            self._ingester.forget_ahead()  # before `close` gives the uploads free
 
     def _next(self) -> _Job | None:
         """Wait for the next job and mark it running; None when the queue closes."""
-
-        def first_waiting() -> _Job | None:
-            return next((job for job in self._jobs.values() if job.state == "waiting"), None)
-
         with self._changed:
-            while not self._changed.wait_for(lambda: self._closing or first_waiting() is not None, TAKE_UP_EVERY_S):
+            while not self._changed.wait_for(lambda: self._closing or self._following() is not None, TAKE_UP_EVERY_S):
                 with suppress(OSError):  # the next look, or the next start
                     self._take_up_waiting()
-            job = first_waiting()
+            job = self._following()
             if self._closing or job is None:
                 return None
             job.state, job.started = "running", perf_counter()
             job.starts += 1
             return job
 
+    def _following(self) -> _Job | None:
+        """The first of those that wait. Their uploads are this queue's."""
+        with self._changed:
+            return next((job for job in self._jobs.values() if job.state == "waiting"), None)
+
+    def _look_ahead(self, job: _Job) -> bool:
+        """Begin with the file after this one; False where none waits yet.
+
+        Nothing is begun ahead of or along with a file that was in work when the program stopped: if that was no
+        accident, it must not count against another one.
+        """
+        following = self._following()
+        if following is None:
+            return False
+        if job.starts == 1 and following.starts == 0:
+            self._ingester.look_ahead(following.path, source=following.file)
+        return True
+
     def _run(self, job: _Job) -> None:
         self._write_card(job)
+        looked_ahead = self._look_ahead(job)
 
         def show(progress: IngestProgress) -> None:
+            nonlocal looked_ahead
+            looked_ahead = looked_ahead or self._look_ahead(job)
             if job.progress is None or job.progress.stage != progress.stage:
                 job.stage_started = perf_counter()
             job.progress = progress  # one assignment: a reader sees the old value or the new one, whole

@@ -41,15 +41,17 @@ from ingest.next_file import Cut, NextFile
 from ingest.ocr_pages import keep_ocr_pages, ocr_file
 from ingest.read_document import ReadDocument
 from ingest.reader_process import ReadLimits, read_document
+from ingest.vectors_ahead import VectorsAhead
 from rag.errors import BadInput, CollectionError, EmbedderMismatch, FileRefused, Rank37Error, RefusedReason
-from rag.ports import Embedder, Index, Progress
+from rag.ports import Embedder, Index, Progress, Vectors
 from rag.settings import Settings
 from rag.types import Chunk, DocumentKind, StoredDocument
 
 log = logging.getLogger(__name__)
 
 BATCH_CHUNKS = 32
-"""Chunks embedded and written at a time: a kill loses at most this much work, 3 s of two CPU cores."""
+"""Chunks embedded and written at a time: a kill loses at most this much work of a file, 3 s of two CPU cores, and what
+was embedded ahead (`ingest.vectors_ahead.MOST_BATCHES`)."""
 
 LONGEST_DEFAULT_CHUNK_TOKENS = 384
 """Budget of a chunk where none is set and the embedder reads more: a reranker of 512 takes it with a question."""
@@ -289,22 +291,24 @@ class Ingester:
         return replace(outcome, file=file, seconds=perf_counter() - started)
 
     def look_ahead(self, path: Path, *, source: str | None = None) -> None:
-        """Begin to read and cut a file whose turn comes soon; `ingest` with the same arguments takes that up.
+        """Begin to read, cut and embed a file whose turn comes soon; `ingest` with the same arguments takes that up.
 
         It returns at once. What is wrong with the file, its turn says. What two later ones follow and was not taken
         up is given up.
         """
         if not self._looks_ahead:
             return
-        name, cutter = bare_name(path.name if source is None else source), self._cutter
+        name = bare_name(path.name if source is None else source)
+        cutter, embedder = self._cutter, self._embedder
         file = NextFile(
             path,
             self._new_part(),
             max_bytes=self._limits.max_file_bytes,
-            is_in=self._is_in,
+            is_in=self._needs_no_work,
             cut=lambda part, note, is_stopped: cutter(
                 part, name, Reporter(name, _pages_to(note), is_stopped), ahead=True
             ),
+            vectors_of=lambda chunks: VectorsAhead(embedder, _batches(chunks)),
         )
         with self._ahead_lock:
             self._ahead.append((path, name, cutter, file))
@@ -375,7 +379,7 @@ class Ingester:
                         keep_ocr_pages(original, [read.pages[number - 1] for number in read.ocr_pages])
                     move_durably(part, original)
                     self._note_name(document_id, name)
-                self._write(document_id, chunks, report)
+                self._write(document_id, chunks, report, None if cut is None or ahead is None else ahead.vectors)
                 report("write", 0, len(chunks))
                 ready = replace(stored, state="ready", n_chunks=len(chunks), seconds=perf_counter() - started)
                 replaced = self._publish(ready, keep)
@@ -407,8 +411,12 @@ class Ingester:
             return _outcome(existing, "unchanged", message)
         return _outcome(existing, "replaced", f"{message}; the earlier version of {name!r} was removed")
 
-    def _write(self, document_id: str, chunks: Sequence[Chunk], report: Reporter) -> None:
+    def _write(
+        self, document_id: str, chunks: Sequence[Chunk], report: Reporter, ahead: VectorsAhead | None = None
+    ) -> None:
         """Embed and write what the index does not hold yet, until it holds exactly these chunks of the document.
+
+        What is embedded `ahead` is taken from there, where it is of the same batches.
 
         Asking again after writing is what a document's wholeness rests on: another program that deletes from the same
         collection meanwhile can't leave a published document with holes.
@@ -423,22 +431,32 @@ class Ingester:
                 return
             done = len(chunks) - len(missing)
             report("embed", done, len(chunks))
-            for start in range(0, len(missing), BATCH_CHUNKS):
-                batch = missing[start : start + BATCH_CHUNKS]
-                try:
-                    vectors = self._embedder.embed_passages(
-                        [chunk.passage for chunk in batch],
-                        progress=report.embedding(done, len(chunks)),
-                    )
-                except BadInput as error:
-                    raise FileRefused("damaged", f"a passage of it can't be embedded: {error}") from error
-                self._index.add_chunks(batch, vectors)
-                done += len(batch)
-                report("embed", done, len(chunks))
+            batches = _batches(missing)
+            begun, ahead = ahead, None
+            if begun is not None and begun.batches == batches:
+                embedded = begun.in_order(lambda n: report("embed", n, len(chunks)))
+            else:
+                embedded = self._embedded(batches, done, len(chunks), report)
+            try:
+                for batch, vectors in embedded:
+                    self._index.add_chunks(batch, vectors)
+                    done += len(batch)
+                    report("embed", done, len(chunks))
+            except BadInput as error:
+                raise FileRefused("damaged", f"a passage of it can't be embedded: {error}") from error
         raise CollectionError(
             f"collection {self._index.collection!r} lost chunks of a document {WRITE_ROUNDS} times while it was being "
             "written: make sure that no other program deletes from it, then ingest again"
         )
+
+    def _embedded(
+        self, batches: Sequence[Sequence[Chunk]], done: int, total: int, report: Reporter
+    ) -> Iterator[tuple[Sequence[Chunk], Vectors]]:
+        """Each batch with its vectors, made when it is asked for; `done` of the file's chunks are written already."""
+        for batch in batches:
+            passages = [chunk.passage for chunk in batch]
+            yield batch, self._embedder.embed_passages(passages, progress=report.embedding(done, total))
+            done += len(batch)
 
     def _publish(self, ready: StoredDocument, keep: Collection[str]) -> list[StoredDocument]:
         """Make a document searchable in place of its earlier versions; returns those that were searchable."""
@@ -514,7 +532,11 @@ class Ingester:
             if self.original(document.id).exists() and not self._name_file(document.id).exists():
                 self._note_name(document.id, document.source)
 
-    def _is_in(self, document_id: str) -> bool:
+    def _needs_no_work(self, document_id: str) -> bool:
+        """Whether it is in the collection, or comes in right now as another file of the same content."""
+        with self._held_lock:
+            if document_id in self._held:
+                return True
         stored = self._index.document(document_id)
         return stored is not None and stored.state == "ready"
 
@@ -595,6 +617,10 @@ def ingest_files(
             yield outcome
     finally:
         ingester.forget_ahead()
+
+
+def _batches(chunks: Sequence[Chunk]) -> list[Sequence[Chunk]]:
+    return [chunks[start : start + BATCH_CHUNKS] for start in range(0, len(chunks), BATCH_CHUNKS)]
 
 
 def _pages_to(note: Callable[[int, int], None]) -> Callable[[IngestProgress], None]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ingest import write
@@ -15,7 +17,7 @@ from ingest.reader_process import ReadLimits, read_document
 from ingest.write import Ingester, IngestProgress, ingest_files
 from rag.engines.qdrant_edge import EdgeIndex
 from rag.errors import FileRefused
-from rag.ports import Embedder
+from rag.ports import Embedder, Progress, Vectors
 from tests.ingest.written_pdfs import long_pdf, sentences, write_pdf
 
 LIMITS = ReadLimits(max_file_bytes=5_000_000, max_pages=200, time_limit_s=60.0, memory_limit_bytes=4_000_000_000)
@@ -118,6 +120,74 @@ def test_the_next_file_is_read_while_one_is_embedded_and_the_collection_is_the_s
     for path in two_pdfs:
         alone.ingest(path)
     assert held(index) == held(index_of_alone)
+
+
+class Embeddings:
+    """The real embedder, and the passages it was asked for, call by call."""
+
+    def __init__(self, embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[tuple[str, ...]] = []
+        self.vectors: dict[str, Any] = {}
+        self._embed = embedder.embed_passages
+        monkeypatch.setattr(embedder, "embed_passages", self)
+
+    def __call__(self, texts: Sequence[str], *, progress: Progress | None = None) -> Vectors:
+        self.calls.append(tuple(texts))
+        found = self._embed(texts, progress=progress)
+        self.vectors |= {text: vector.tobytes() for text, vector in zip(texts, found, strict=True)}
+        return found
+
+
+def test_the_next_file_is_embedded_ahead_once_and_its_vectors_are_the_same_to_the_bit(
+    open_collection: Callable[..., Opened], two_pdfs: list[Path], embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, _, _ = open_collection("one-by-one")
+    with monkeypatch.context() as patched:
+        one_by_one = Embeddings(embedder, patched)
+        alone.ingest(two_pdfs[0])
+        of_first = set(one_by_one.calls)
+        alone.ingest(two_pdfs[1])
+    together = Embeddings(embedder, monkeypatch)
+    ingester, _, _ = open_collection("together")
+
+    def wait_for_second() -> None:
+        deadline = monotonic() + WAIT_S
+        while not set(together.calls) - of_first:
+            assert monotonic() < deadline, "nothing was embedded ahead"
+            sleep(0.01)
+
+    list(ingest_files(ingester, two_pdfs, at_embedding(wait_for_second)))
+
+    assert sorted(together.calls) == sorted(one_by_one.calls)  # the same batches, each once
+    assert together.vectors == one_by_one.vectors
+
+
+def test_a_file_that_was_begun_earlier_is_continued_though_it_was_embedded_ahead(
+    open_collection: Callable[..., Opened], two_pdfs: list[Path], readers: Readers
+) -> None:
+    ingester, index, _ = open_collection("begun")
+    whole, of_whole, _ = open_collection("whole")
+    whole.ingest(two_pdfs[1])
+    [stored] = of_whole.documents()
+    written = of_whole.chunks(stored.document.id)[:3]
+    index.begin_document(stored)
+    index.add_chunks(written, np.zeros((len(written), index.embedder.dimension), dtype=np.float32))
+    told: list[IngestProgress] = []
+
+    def begin(path: Path) -> Callable[[IngestProgress], None]:
+        watch = at_embedding(lambda: readers.wait_for("second.pdf"))(path)
+
+        def tell(progress: IngestProgress) -> None:
+            if path == two_pdfs[1]:
+                told.append(progress)
+            watch(progress)
+
+        return tell
+
+    outcomes = list(ingest_files(ingester, two_pdfs, begin))
+
+    assert next(progress for progress in told if progress.stage == "embed").done == len(written)
+    assert outcomes[1].chunks == stored.n_chunks == len(index.chunks(stored.document.id))
 
 
 def test_a_file_that_changes_after_it_was_read_ahead_goes_in_as_it_is_at_its_turn(

@@ -12,7 +12,8 @@ import pytest
 from filelock import FileLock
 
 from ingest.queue import ENDED_FILE, MOST_STARTS, IngestQueue, JobView
-from ingest.reader_process import ReadLimits
+from ingest.read_document import ReadDocument
+from ingest.reader_process import ReadLimits, read_document
 from ingest.write import Ingester
 from rag.engines.qdrant_edge import EdgeIndex
 from rag.errors import BadInput, CollectionError, IndexUnavailable
@@ -392,3 +393,112 @@ def test_what_someone_is_just_writing_is_left_alone(open_queue: Callable[[], Ing
 
 def long_pdf_bytes(folder: Path, name: str) -> bytes:
     return long_pdf(folder / f"{name}-source.pdf", seed=len(name), pages=2).read_bytes()
+
+
+class Reads:
+    """The real reader, and which files it was given, in order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sources: list[str] = []
+        monkeypatch.setattr("ingest.write.read_document", self)
+
+    def __call__(self, path: Path, *, source: str, **options: Any) -> ReadDocument:
+        self.sources.append(source)
+        return read_document(path, source=source, **options)
+
+    def wait_for(self, source: str) -> None:
+        deadline = monotonic() + 60
+        while source not in self.sources:
+            assert monotonic() < deadline, f"{source} was not read ahead"
+            sleep(0.01)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
+    return Reads(monkeypatch)
+
+
+def leftovers(tmp_path: Path) -> list[Path]:
+    """Copies of files that were never finished."""
+    return list((tmp_path / "files").glob(".*.part"))
+
+
+def test_the_next_upload_is_read_while_one_is_written(
+    tmp_path: Path, queue: IngestQueue, gate: Gate, folder: Path, reads: Reads
+) -> None:
+    gate.open.clear()
+    for number in range(3):
+        queue.submit(f"{number}.pdf", pdf_bytes(tmp_path, number))
+    assert gate.reached.wait(60)
+
+    reads.wait_for("1.pdf")
+    assert [(job.state, job.stage) for job in queue.jobs()] == [
+        ("running", "embed"),
+        ("waiting", None),
+        ("waiting", None),
+    ]
+    gate.open.set()
+    assert queue.wait(60)
+
+    assert sorted(reads.sources) == ["0.pdf", "1.pdf", "2.pdf"]  # each once
+    assert [job.outcome and job.outcome.status for job in queue.jobs()] == ["ingested"] * 3
+    assert sorted(stored.document.source for stored in gate.documents()) == ["0.pdf", "1.pdf", "2.pdf"]
+    assert (kept(folder), leftovers(tmp_path)) == ([], [])
+
+
+def test_an_upload_that_is_cancelled_after_it_was_read_ahead_leaves_nothing(
+    tmp_path: Path, queue: IngestQueue, gate: Gate, folder: Path, reads: Reads
+) -> None:
+    gate.open.clear()
+    queue.submit("0.pdf", pdf_bytes(tmp_path, 0))
+    ahead = queue.submit("1.pdf", pdf_bytes(tmp_path, 1))
+    reads.wait_for("1.pdf")
+
+    queue.cancel(ahead.id)
+    gate.open.set()
+    assert queue.wait(60)
+    queue.close()
+
+    assert [job.state for job in queue.jobs()] == ["done", "cancelled"]
+    assert [stored.document.source for stored in gate.documents()] == ["0.pdf"]
+    assert (kept(folder), leftovers(tmp_path)) == ([], [])
+
+
+def test_what_was_read_ahead_when_the_queue_closes_is_brought_in_by_the_next_one(
+    tmp_path: Path, open_queue: Callable[[], IngestQueue], gate: Gate, folder: Path, reads: Reads
+) -> None:
+    gate.open.clear()
+    first = open_queue()
+    for number in range(2):
+        first.submit(f"{number}.pdf", pdf_bytes(tmp_path, number))
+    reads.wait_for("1.pdf")
+    threading.Timer(0.2, gate.open.set).start()  # lets the write end while the queue closes
+    first.close()
+    assert leftovers(tmp_path) == []
+    assert "1.pdf" not in [stored.document.source for stored in gate.documents()]
+
+    second = open_queue()
+    assert second.wait(60)
+
+    assert sorted(stored.document.source for stored in gate.documents()) == ["0.pdf", "1.pdf"]
+    assert {stored.state for stored in gate.documents()} == {"ready"}
+    assert (kept(folder), leftovers(tmp_path)) == ([], [])
+
+
+def test_nothing_is_read_ahead_of_an_upload_that_may_have_taken_the_program_down(
+    tmp_path: Path, open_queue: Callable[[], IngestQueue], gate: Gate, folder: Path, reads: Reads
+) -> None:
+    folder.mkdir()
+    for number, starts in enumerate((1, 0)):
+        (folder / f"{number}.pdf").write_bytes(pdf_bytes(tmp_path, number))
+        (folder / f"{number}.json").write_text(f'{{"file": "{number}.pdf", "starts": {starts}}}')
+    gate.open.clear()
+
+    queue = open_queue()
+    assert gate.reached.wait(60)
+    assert reads.sources == ["0.pdf"]
+    gate.open.set()
+    assert queue.wait(60)
+
+    assert reads.sources == ["0.pdf", "1.pdf"]
+    assert [job.state for job in queue.jobs()] == ["done", "done"]
