@@ -51,6 +51,7 @@ from rag.engines.edge_folder import (
     size_bytes,
 )
 from rag.engines.edge_optimizer import optimize_copy, quick_search
+from rag.engines.huge_pages import in_huge_pages
 from rag.engines.qdrant_points import (
     BATCH_POINTS,
     DENSE,
@@ -185,7 +186,7 @@ class EdgeStore:
             if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
                 _create(folder, collection, dimension)
             serving = serving_folder(folder)
-            with self._translated(loading=True):
+            with self._translated(loading=True), in_huge_pages():
                 self._shard = EdgeShard.load(str(serving))
             self.is_optimized = serving != folder
             """Whether an optimized copy serves."""
@@ -318,7 +319,7 @@ class EdgeStore:
 
         Whoever is reading does so to the end: the earlier shard goes with the last one that refers to it.
         """
-        with self._translated():
+        with self._translated(), in_huge_pages():
             shard = EdgeShard.load(str(copy))
         assert self._changes is not None
         while len(self._changes) > FEW_CHANGES:  # first without keeping others from writing
