@@ -141,8 +141,8 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
             _rows(result["whole"], result["ratio"], result["cpu_ratio"]),
             (
                 f"{made_of}. All embed with {result['ours']['name']}; each cuts in its documented way. Ours reads each "
-                "file in a process of its own with limits of time and memory, while the one before is embedded; keeps "
-                "the original; and makes every document durable before the next is written.",
+                "file in a process of its own with limits of time and memory, and embeds it, while the one before is "
+                "written; keeps the original; and makes every document durable before the next is written.",
             ),
         ),
         Table(

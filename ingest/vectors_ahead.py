@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from rag.ports import Embedder, Vectors
 from rag.types import Chunk
@@ -39,15 +40,12 @@ class VectorsAhead:
     def make(self) -> None:
         """Make them, until all are made, one fails, or nobody wants more of them. It raises nothing."""
         for number, batch in enumerate(self.batches):
-            with self._changed:
-                self._changed.wait_for(lambda number=number: self._stopped or number < self._n_taken + MOST_BATCHES)
-                if self._stopped:
-                    return
+            if not self._is_wanted(number):
+                return
             made: Vectors | BaseException
             try:
                 made = self._embedder.embed_passages(
-                    [chunk.passage for chunk in batch],
-                    progress=lambda done, _, number=number: self._note(number, done),  # type: ignore[misc]
+                    [chunk.passage for chunk in batch], progress=partial(self._note, number)
                 )
             except BaseException as error:  # a panic of native code is no Exception; who takes them is told in turn
                 made = error
@@ -69,19 +67,28 @@ class VectorsAhead:
         """
         n_before = 0
         for number, batch in enumerate(self.batches):
-            made = None
-            while made is None:
-                with self._changed:
-                    self._changed.wait_for(lambda number=number: number in self._ready, LOOK_S)
-                    made = self._ready.pop(number, None)
-                    n_embedded = self._n_embedded[number]
-                    self._n_taken = number + (made is not None)
-                    self._changed.notify_all()
-                if isinstance(made, BaseException):
-                    raise made
-                report(n_before + n_embedded)
+            yield batch, self._taken(number, n_before, report)
             n_before += len(batch)
-            yield batch, made
+
+    def _is_wanted(self, number: int) -> bool:
+        """Wait until a batch may be made; False where none is wanted any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or number < self._n_taken + MOST_BATCHES)
+            return not self._stopped
+
+    def _taken(self, number: int, n_before: int, report: Callable[[int], None]) -> Vectors:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: number in self._ready, LOOK_S)
+                made = self._ready.pop(number, None)
+                n_embedded = self._n_embedded[number]
+                self._n_taken = number + (made is not None)
+                self._changed.notify_all()
+            if isinstance(made, BaseException):
+                raise made
+            report(n_before + n_embedded)
+            if made is not None:
+                return made
 
     def stop(self) -> None:
         """Want no more of them; what is in work ends within a moment. Idempotent."""
@@ -89,7 +96,7 @@ class VectorsAhead:
             self._stopped = True
             self._changed.notify_all()
 
-    def _note(self, number: int, n_embedded: int) -> None:
+    def _note(self, number: int, n_embedded: int, _n_in_all: int) -> None:
         with self._changed:
             if self._stopped:
                 raise _Stopped
