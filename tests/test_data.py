@@ -1,6 +1,7 @@
 """The sample PDFs and labelled questions are what their sources say, and they tell the stories they are there for."""
 
 import doctest
+import gzip
 import importlib.util
 import json
 import re
@@ -11,22 +12,33 @@ from types import ModuleType
 
 import pytest
 
-from rag.training.groups import split_rows
+from rag.errors import BadInput
+from rag.training.groups import question_digest, split_rows
 
 DATA = Path(__file__).parents[1] / "data"
 PDFS = sorted(DATA.glob("pdfs/*.pdf"))
 SOURCES = sorted(DATA.glob("sources/*.md"))
 
 
-@pytest.fixture(scope="module")
-def builder() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sample_data_build", DATA / "build.py")
+def script(name: str) -> ModuleType:
+    """A script of the data folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"sample_data_{name}", DATA / f"{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def builder() -> ModuleType:
+    return script("build")
+
+
+@pytest.fixture(scope="module")
+def own_words() -> ModuleType:
+    return script("own_words")
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +228,44 @@ def test_source_with_a_character_that_the_fonts_lack_is_refused(builder, tmp_pat
         builder.read_source(path)
 
 
-def test_worked_examples(builder):
-    result = doctest.testmod(builder)
-    assert result.attempted >= 3
-    assert result.failed == 0
+def test_questions_in_own_words_are_joined_with_their_passages(own_words, tmp_path):
+    rows = [
+        {"positive": "It lasts 9 days.", "title": "Post", "query": "asked by others"},
+        {"positive": "It costs £3.", "query": "asked by others"},
+    ]
+    with gzip.open(tmp_path / "notes.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    questions = tmp_path / "questions.jsonl"
+    asked = [
+        {"query": "when's it here?", "source": "notes", "passage": own_words.digest(rows[0]["positive"])},
+        {"query": "cheaper for kids?", "source": "notes", "passage": own_words.digest(rows[1]["positive"])},
+    ]
+    lines = [json.dumps(row | {"answerable": number == 0}) + "\n" for number, row in enumerate(asked)]
+    questions.write_text("".join(lines), "utf-8")
+    assert list(own_words.joined(questions, tmp_path)) == [
+        (True, {"query": "when's it here?", "positive": "It lasts 9 days.", "title": "Post"}),
+        (False, {"query": "cheaper for kids?", "answerable": False, "near": "It costs £3."}),
+    ]
+
+
+def test_a_set_of_another_edition_is_named(own_words, tmp_path):
+    (tmp_path / "notes.jsonl").write_text('{"positive": "It lasts 8 days."}\n', "utf-8")
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"query": "q", "source": "notes", "passage": "0", "answerable": true}\n', "utf-8")
+    with pytest.raises(BadInput, match=r"line 1: no passage of notes has the digest 0"):
+        list(own_words.joined(questions, tmp_path))
+    with pytest.raises(BadInput, match=r"holds no notes\.jsonl"):
+        list(own_words.joined(questions, tmp_path / "elsewhere"))
+
+
+def test_what_is_learnt_from_is_not_what_is_judged_on(all_questions):
+    learnt = Counter(question_digest(row["query"]) for row in rows_of("own-words.jsonl"))
+    assert len(learnt) == sum(learnt.values()) > 3_000
+    assert not learnt.keys() & {question_digest(row["text"]) for row in all_questions}
+
+
+def test_worked_examples(builder, own_words):
+    for module, least in ((builder, 3), (own_words, 1)):
+        result = doctest.testmod(module)
+        assert result.attempted >= least
+        assert result.failed == 0
