@@ -49,6 +49,9 @@ from rag.types import Chunk, DocumentKind, StoredDocument
 
 log = logging.getLogger(__name__)
 
+Embedded = tuple[Sequence[Chunk], Vectors]
+"""A batch with its vectors, `(n_chunks, dimension)`."""
+
 BATCH_CHUNKS = 32
 """Chunks embedded and written at a time: a kill loses at most this much work of a file, 3 s of two CPU cores, and what
 was embedded ahead (`ingest.vectors_ahead.MOST_BATCHES`)."""
@@ -437,13 +440,10 @@ class Ingester:
                 embedded = begun.in_order(lambda n: report("embed", n, len(chunks)))
             else:
                 embedded = self._embedded(batches, done, len(chunks), report)
-            try:
-                for batch, vectors in embedded:
-                    self._index.add_chunks(batch, vectors)
-                    done += len(batch)
-                    report("embed", done, len(chunks))
-            except BadInput as error:
-                raise FileRefused("damaged", f"a passage of it can't be embedded: {error}") from error
+            for batch, vectors in _refusing_bad_input(embedded):
+                self._index.add_chunks(batch, vectors)
+                done += len(batch)
+                report("embed", done, len(chunks))
         raise CollectionError(
             f"collection {self._index.collection!r} lost chunks of a document {WRITE_ROUNDS} times while it was being "
             "written: make sure that no other program deletes from it, then ingest again"
@@ -451,7 +451,7 @@ class Ingester:
 
     def _embedded(
         self, batches: Sequence[Sequence[Chunk]], done: int, total: int, report: Reporter
-    ) -> Iterator[tuple[Sequence[Chunk], Vectors]]:
+    ) -> Iterator[Embedded]:
         """Each batch with its vectors, made when it is asked for; `done` of the file's chunks are written already."""
         for batch in batches:
             passages = [chunk.passage for chunk in batch]
@@ -617,6 +617,14 @@ def ingest_files(
             yield outcome
     finally:
         ingester.forget_ahead()
+
+
+def _refusing_bad_input(embedded: Iterator[Embedded]) -> Iterator[Embedded]:
+    """The same; what the embedder can't take refuses the file. What is done with a batch raises as it does."""
+    try:
+        yield from embedded
+    except BadInput as error:
+        raise FileRefused("damaged", f"a passage of it can't be embedded: {error}") from error
 
 
 def _batches(chunks: Sequence[Chunk]) -> list[Sequence[Chunk]]:

@@ -42,11 +42,12 @@ class CountingEmbedder:
 
 
 class FailingIndex:
-    """A real index whose nth `add_chunks` from now fails as a server that went away does."""
+    """A real index whose nth `add_chunks` from now fails, as a server that went away does by itself."""
 
-    def __init__(self, index: Index, *, fails_at: int) -> None:
+    def __init__(self, index: Index, *, fails_at: int, error: Exception | None = None) -> None:
         self._index = index
         self.calls_left = fails_at
+        self._error = error or IndexUnavailable("the index went away")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._index, name)
@@ -54,7 +55,7 @@ class FailingIndex:
     def add_chunks(self, *arguments: Any) -> None:
         self.calls_left -= 1
         if self.calls_left == 0:
-            raise IndexUnavailable("the index went away")
+            raise self._error
         self._index.add_chunks(*arguments)
 
 
@@ -383,6 +384,31 @@ def test_an_unforeseen_error_in_reading_ends_only_that_file(
     assert "ZeroDivisionError" in outcome.message
     assert traces(index, files_dir) == NOTHING
     assert ingester.ingest(tmp_path / "parking.pdf").status == "ingested"
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_passage_that_can_not_be_embedded_refuses_the_file(
+    ahead: bool, tmp_path: Path, build: Build, index: EdgeIndex, files_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def embed_passages(self: CountingEmbedder, texts: Sequence[str], *, progress: Progress | None = None) -> Vectors:
+        raise BadInput("a text of 600 tokens: at most 512")
+
+    monkeypatch.setattr(CountingEmbedder, "embed_passages", embed_passages)
+    ingester, path = build(), write_pdf(tmp_path / "parking.pdf", [PARKING])
+    if ahead:
+        ingester.look_ahead(path)
+
+    outcome = ingester.ingest(path)
+
+    assert (outcome.status, outcome.reason) == ("refused", "damaged")
+    assert "can't be embedded: a text of 600 tokens" in outcome.message
+    assert traces(index, files_dir) == NOTHING
+
+
+def test_what_the_index_can_not_take_is_not_laid_to_the_file(tmp_path: Path, build: Build, index: EdgeIndex) -> None:
+    failing = FailingIndex(index, fails_at=1, error=BadInput("no such collection"))
+    with pytest.raises(BadInput, match="^no such collection$"):
+        build(with_index=failing).ingest(write_pdf(tmp_path / "parking.pdf", [PARKING]))
 
 
 @pytest.mark.parametrize("stage", ["read", "chunk", "embed", "write"])
