@@ -1,6 +1,7 @@
 """`python -m rag train ...`: the steps of training at a terminal. It parses and prints; the steps are other files.
 
 split -> mine -> fine-tune -> candidates -> calibrate -> promote (-> rollback)        from labelled questions
+split -> generate -> mine -> ...                                                      from few, and an LLM's beside them
 distil -> fine-tune                                                                   from a stronger reranker
 mine -> teach -> fine-tune                                                            from both
 calibrate --late-interaction -> foretell                                              the same order in less time
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from rag.evaluation.passage_index import CorpusPassage
     from rag.training.calibrate import CalibrationReport
+    from rag.training.generate import WrittenAbout
     from rag.training.plan import TrainingStep
     from rag.training.pool import Pool
     from rag.training.promote import Verdict
@@ -52,6 +54,19 @@ def add_train_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
     split.add_argument("--share", type=float, default=0.4, help="share of the questions kept aside (0.4)")
     split.add_argument("--seed", type=int, default=37)
     split.set_defaults(run=_split)
+
+    generate = steps.add_parser("generate", help="questions that the LLM writes about passages, in the manner of yours")
+    _source_arguments(generate)
+    generate.add_argument("--out", type=Path, required=True, help="JSONL[.gz] of labels, for `mine --labels`")
+    generate.add_argument("--answered", type=int, default=3, help="most questions that a passage answers (3)")
+    generate.add_argument("--unanswered", type=int, default=1, help="most that come near it and it doesn't answer (1)")
+    generate.add_argument("--examples", type=int, default=12, help="how many of your questions a prompt shows (12)")
+    generate.add_argument(
+        "--within", type=int, default=100, help="kept if recall finds the passage among so many (100)"
+    )
+    generate.add_argument("--passage-limit", type=int, help="write about at most so many passages, chosen at random")
+    generate.add_argument("--at-once", type=int, default=4, help="requests to the LLM at a time, at most 64 (4)")
+    generate.set_defaults(run=_generate)
 
     mine = steps.add_parser("mine", help="hard negatives for labelled questions, from recall")
     _source_arguments(mine)
@@ -276,6 +291,57 @@ def _split(options: argparse.Namespace) -> int:
         with open_text(path, "w") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in kind)
     print(f"{len(learn)} rows to learn from in {options.learn}, {len(held_out)} held out in {options.held_out}")
+    return 0
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from rag.terminal import progress_bars
+    from rag.training.generate import WritingPolicy, generate, left_over_labels, write_labels
+    from rag.wiring import open_llm
+
+    if not 1 <= options.at_once <= 64:
+        raise BadInput(f"--at-once {options.at_once}: take 1 to 64 requests at a time")
+    policy = WritingPolicy(options.answered, options.unanswered, options.examples, options.within, options.seed)
+    done = left_over_labels(options.out)
+    with progress_bars() as show, _opened_source(options, show) as source:
+        llm = open_llm(source.settings)
+        if llm is None:
+            raise BadInput("no LLM is configured to write questions: set OPENAI_API_KEY, or OPENAI_BASE_URL")
+        if llm.info.sends_data_to:
+            print(f"questions and passages are sent to {llm.info.sends_data_to}", file=sys.stderr)
+        chunks = source.pool.chunks()
+        if options.passage_limit and options.passage_limit < len(chunks):
+            chunks = random.Random(options.seed).sample(chunks, options.passage_limit)
+        written_about = {row["passage"] for row in done}
+        missing = [chunk for chunk in chunks if chunk.text not in written_about]
+        unusable = repeated = not_recalled = 0
+
+        def told() -> Iterator[tuple[WrittenAbout, str]]:
+            nonlocal unusable, repeated, not_recalled
+            for one in generate(
+                missing,
+                [question.query for question in source.questions],
+                llm,
+                source.pool,
+                policy,
+                known=[row["question"] for row in done],
+                at_once=options.at_once,
+                progress=lambda done, total: show(f"questions by {llm.info.name}", done, total),
+            ):
+                unusable += one.unusable
+                repeated += one.repeated
+                not_recalled += one.not_recalled
+                yield one, llm.info.name
+
+        count = write_labels(told(), options.out)
+    kept = f", {len(done)} of them from an earlier run" if done else ""
+    print(f"{count} questions about {len(chunks)} passages in {options.out}{kept}")
+    print(
+        f"left out: {unusable} lines that are no question as asked for, {repeated} that are there already, "
+        f"{not_recalled} whose passage is not among the first {policy.within} recalled"
+    )
+    if not count:
+        raise BadInput(f"{llm.info.name} wrote no question that can be used: try another model (OPENAI_MODEL)")
     return 0
 
 

@@ -56,6 +56,11 @@ class Pool:
         within = self._by_title.get(title) if title else None
         return [candidate.chunk for candidate in self._index.recall(query, vector, limit=limit, document_ids=within)]
 
+    def chunks(self) -> list[Chunk]:
+        """All of them: documents by title, chunks in order of position."""
+        ids = [document_id for _, of_title in sorted(self._by_title.items()) for document_id in of_title]
+        return [chunk for document_id in ids for chunk in self._index.chunks(document_id)]
+
     def random_chunk(self, choose: random.Random) -> Chunk | None:
         """Any chunk, each with the same probability; None if there are none."""
         documents = [document_id for document_id, n_chunks in self._n_chunks.items() if n_chunks > 0]

@@ -11,7 +11,7 @@ from rag.__main__ import main
 ROOT = Path(__file__).parents[3]
 WRITES = ("--out", "--learn", "--held-out")
 READS = ("--questions", "--labels", "--groups")
-STEPS = ("split", "mine", "fine-tune", "candidates", "calibrate", "foretell", "average", "promote")
+STEPS = ("split", "generate", "mine", "fine-tune", "candidates", "calibrate", "foretell", "average", "promote")
 
 
 def blocks(text: str) -> list[str]:
