@@ -14,6 +14,7 @@ import pytest
 
 from rag.errors import BadInput
 from rag.training.groups import question_digest, split_rows
+from rag.training.words import words
 
 DATA = Path(__file__).parents[1] / "data"
 PDFS = sorted(DATA.glob("pdfs/*.pdf"))
@@ -258,9 +259,25 @@ def test_a_set_of_another_edition_is_named(own_words, tmp_path):
         list(own_words.joined(questions, tmp_path / "elsewhere"))
 
 
+def test_generated_questions_are_about_passages_of_the_contracts(committed_pages):
+    def runs(text: str) -> set[tuple[str, ...]]:
+        found = words(text)
+        return set(zip(*(found[start:] for start in range(5)), strict=False))
+
+    contracts = [runs(" ".join(pages)) for name, pages in committed_pages.items() if name.startswith("insurance-")]
+    rows = rows_of("insurance-generated.jsonl")
+    assert Counter(row["label"] for row in rows).keys() == {"right", "wrong"}
+    passages = {row["passage"] for row in rows}
+    assert len(passages) > 200
+    for passage in passages:  # a few runs lie across two pages
+        assert max(len(runs(passage) & contract) for contract in contracts) >= 0.8 * len(runs(passage)), passage
+
+
 def test_what_is_learnt_from_is_not_what_is_judged_on(all_questions):
-    learnt = Counter(question_digest(row["query"]) for row in rows_of("own-words.jsonl"))
-    assert len(learnt) == sum(learnt.values()) > 3_000
+    asked = [row["query"] for row in rows_of("own-words.jsonl")]
+    asked += [row["question"] for row in rows_of("insurance-generated.jsonl")]
+    learnt = Counter(question_digest(question) for question in asked)
+    assert len(learnt) == sum(learnt.values()) > 4_000
     assert not learnt.keys() & {question_digest(row["text"]) for row in all_questions}
 
 

@@ -44,8 +44,8 @@ Write up to {answered} questions that this passage answers{unanswered}.
 
 - Put them as the people of the examples do: such people, in such situations, with such wording, length and spelling. \
 They haven't read the passage and don't know its terms, so that the question has few words in common with it.
-- Each is about another point, and so particular that hardly any other passage answers it. A product or subject that \
-nobody could guess is named as a person would name it.
+- Each is about another point, or the same point in quite another situation, and so particular that hardly any other \
+passage answers it. A product or subject that nobody could guess is named as a person would name it.
 - Each makes sense to somebody who doesn't see the passage.
 - Don't repeat the examples. About a passage of which nobody would ask anything, write none.
 
