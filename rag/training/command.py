@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from rag.evaluation.passage_index import CorpusPassage
     from rag.training.calibrate import CalibrationReport
-    from rag.training.generate import WrittenAbout
     from rag.training.plan import TrainingStep
     from rag.training.pool import Pool
     from rag.training.promote import Verdict
@@ -314,11 +313,8 @@ def _generate(options: argparse.Namespace) -> int:
             chunks = random.Random(options.seed).sample(chunks, options.passage_limit)
         written_about = {row["passage"] for row in done}
         missing = [chunk for chunk in chunks if chunk.text not in written_about]
-        unusable = repeated = not_recalled = 0
-
-        def told() -> Iterator[tuple[WrittenAbout, str]]:
-            nonlocal unusable, repeated, not_recalled
-            for one in generate(
+        written = write_labels(
+            generate(
                 missing,
                 [question.query for question in source.questions],
                 llm,
@@ -327,18 +323,17 @@ def _generate(options: argparse.Namespace) -> int:
                 known=[row["question"] for row in done],
                 at_once=options.at_once,
                 progress=lambda done, total: show(f"questions by {llm.info.name}", done, total),
-            ):
-                unusable += one.unusable
-                repeated += one.repeated
-                not_recalled += one.not_recalled
-                yield one, llm.info.name
-
-        count = write_labels(told(), options.out)
+            ),
+            options.out,
+            by=llm.info.name,
+        )
+    count = len(done) + sum(len(one.questions) for one in written)
     kept = f", {len(done)} of them from an earlier run" if done else ""
     print(f"{count} questions about {len(chunks)} passages in {options.out}{kept}")
     print(
-        f"left out: {unusable} lines that are no question as asked for, {repeated} that are there already, "
-        f"{not_recalled} whose passage is not among the first {policy.within} recalled"
+        f"left out: {sum(one.unusable for one in written)} lines that are no question as asked for, "
+        f"{sum(one.repeated for one in written)} that are there already, "
+        f"{sum(one.not_recalled for one in written)} whose passage is not among the first {policy.within} recalled"
     )
     if not count:
         raise BadInput(f"{llm.info.name} wrote no question that can be used: try another model (OPENAI_MODEL)")

@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from rag.errors import EngineFault
-from rag.json_lines import open_text
 from rag.ports import Progress, Reranker
-from rag.training.groups import TrainingGroup, as_row, question_digest, read_groups, unfinished_path
+from rag.training import resumable
+from rag.training.groups import TrainingGroup, as_row, question_digest, read_groups
 from rag.types import Passage, Relevance
 
 ORDERED_DEPTH = 10
@@ -99,29 +99,18 @@ def write_as_they_come(groups: Iterable[TrainingGroup], path: Path) -> int:
 
     A teacher's labels cost money or hours: what was paid for stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_path(path)
     count = len(left_over(path))
-    with open_text(unfinished, "a") as file:
+    with resumable.lines_behind(path) as write:
         for group in groups:
-            file.write(as_row(group) + "\n")
-            file.flush()
+            write([as_row(group)])
             count += 1
-    unfinished.replace(path)
     return count
 
 
 def left_over(path: Path) -> list[TrainingGroup]:
     """The groups that an interrupted run left for `path`; a line that it broke off in is dropped."""
-    unfinished = unfinished_path(path)
-    if not unfinished.is_file():
-        return []
-    with open_text(unfinished) as file:
-        lines = file.read().split("\n")
-    if lines[-1]:
-        with open_text(unfinished, "w") as file:
-            file.write("".join(f"{line}\n" for line in lines[:-1]))
-    return read_groups(unfinished)
+    unfinished = resumable.left_over(path)
+    return read_groups(unfinished) if unfinished else []
 
 
 def without(groups: Sequence[TrainingGroup], done: Sequence[TrainingGroup]) -> list[TrainingGroup]:

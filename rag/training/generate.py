@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import BadInput, LLMBadReply
-from rag.json_lines import open_text, read_rows
+from rag.json_lines import read_rows
 from rag.ports import LLM, Progress
 from rag.prompt import neutral, passage_block
-from rag.training.groups import question_digest, unfinished_path
+from rag.training import resumable
+from rag.training.groups import question_digest
 from rag.training.pool import RECALL_LIMIT, Pool
 from rag.training.questions import as_passage
 from rag.types import Chunk, Message
@@ -216,36 +217,26 @@ def label_rows(written: WrittenAbout, by: str) -> Iterator[dict[str, Any]]:
         }
 
 
-def write_labels(written: Iterable[tuple[WrittenAbout, str]], path: Path) -> int:
-    """Write labels behind those that an interrupted run left, each passage's durable at once; returns how many in all.
+def write_labels(written: Iterable[WrittenAbout], path: Path, by: str) -> list[WrittenAbout]:
+    """Write labels behind those that an interrupted run left, each passage's durable at once; returns what was written.
 
     Args:
-        written: What was written about each passage, and by which model.
-        path: JSONL[.gz]. Until all is written it lies beside it, where `left_over_labels` finds it.
+        written: What was written about each passage.
+        path: JSONL[.gz].
+        by: The model.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count = len(left_over_labels(path))
-    with open_text(unfinished_path(path), "a") as file:
-        for one, by in written:
-            rows = list(label_rows(one, by))
-            file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-            file.flush()
-            count += len(rows)
-    unfinished_path(path).replace(path)
-    return count
+    done = []
+    with resumable.lines_behind(path) as write:
+        for one in written:
+            write(json.dumps(row, ensure_ascii=False) for row in label_rows(one, by))
+            done.append(one)
+    return done
 
 
 def left_over_labels(path: Path) -> list[dict[str, Any]]:
     """The labels that an interrupted run left for `path`; a line that it broke off in is dropped."""
-    unfinished = unfinished_path(path)
-    if not unfinished.is_file():
-        return []
-    with open_text(unfinished) as file:
-        whole, _, broken = file.read().rpartition("\n")
-    if broken:
-        with open_text(unfinished, "w") as file:
-            file.write(whole + "\n" if whole else "")
-    return [row for _, row in read_rows(unfinished)]
+    unfinished = resumable.left_over(path)
+    return [row for _, row in read_rows(unfinished)] if unfinished else []
 
 
 def _kept(chunk: Chunk, reply: str, pool: Pool, policy: WritingPolicy, taken: set[str]) -> WrittenAbout:
