@@ -139,6 +139,27 @@ def test_without_labels_the_replay_works_and_the_verdict_waits(
     assert ">19 of 20</b>" in html(page)
 
 
+def test_the_page_sets_the_slider_where_it_has_to_and_not_while_it_is_moved(
+    page: AppTest, store: SqlTraceStore, engines: tuple[EngineInfo, ...]
+) -> None:
+    """A value that is set overwrites in the browser where a person has moved the slider to while the page was drawn."""
+    ask_twenty(store, engines, right=None)
+    page.run()
+    assert page.select_slider[0].proto.set_value, "the floor in use, at first"
+    assert page.select_slider[0].value == 0.4
+    for floor in (0.41, 0.3):
+        page.select_slider[0].set_value(floor).run()
+        assert not page.select_slider[0].proto.set_value
+        assert page.select_slider[0].value == floor
+
+    for n in range(20):
+        store.label(f"t{n}", "right", chunk_id=kept_question(f"t{n}", (0.5,), engines=engines).ranked[0].chunk.id)
+    page.run()
+    assert any(label == "Conformal: 0.30" for label in label_buttons(page)), "its place on the slider has a name now"
+    assert page.select_slider[0].value == 0.3
+    assert ">20 of 20</b>" in html(page)
+
+
 def test_long_questions_are_cut_with_the_whole_on_hover(
     page: AppTest, store: SqlTraceStore, engines: tuple[EngineInfo, ...]
 ) -> None:
