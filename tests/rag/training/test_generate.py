@@ -16,9 +16,10 @@ from rag.errors import BadInput
 from rag.json_lines import read_rows
 from rag.settings import load_settings
 from rag.training.generate import WritingPolicy, generate, label_rows, writing_prompt
-from rag.training.groups import read_groups, unfinished_path
+from rag.training.groups import read_groups
 from rag.training.pool import Pool
 from rag.training.questions import read_questions
+from rag.training.resumable import lines_path
 from rag.types import Chunk
 from rag.wiring import open_embedder, open_index
 from tests.rag.faulty_llm_server import FaultyLLMServer, Mode
@@ -169,10 +170,11 @@ def test_a_reply_that_breaks_off_costs_its_own_passage_alone(pool: Pool) -> None
     assert written[1].unusable == 1
 
 
+@pytest.mark.parametrize("name", ["written.jsonl", "written.jsonl.gz"])
 def test_an_interrupted_run_goes_on_where_it_stopped(
-    tmp_path: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    out = tmp_path / "written.jsonl"
+    out = tmp_path / name
     asked_before = threading.Event()
 
     def then_down(messages: list[dict[str, Any]]) -> str:
@@ -186,7 +188,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
         assert asked_before.is_set()
         assert "401" in capsys.readouterr().err
         assert not out.exists()
-        kept = [row for _, row in read_rows(unfinished_path(out))]
+        kept = [row for _, row in read_rows(lines_path(out))]
         assert len(kept) >= 4
         n_requests = len(server.requests)
         server.mode = "reply"
