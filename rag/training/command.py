@@ -140,6 +140,8 @@ def add_train_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
     foretell.add_argument("--out", type=Path, required=True, help="folder for the quicker model")
     foretell.add_argument("--read", type=int, default=20, help="so many of the best of a question are read (20)")
     foretell.add_argument("--below", type=float, default=0.25, help="and all that may score this or more (0.25)")
+    usual = Settings.model_fields["floor"].default
+    foretell.add_argument("--floor", type=float, default=usual, help=f"floor whose flips are counted ({usual})")
     foretell.set_defaults(run=_foretell)
 
     promote = steps.add_parser("promote", help="let a trained reranker serve, if it beats the one in use")
@@ -551,7 +553,7 @@ def _calibrate(options: argparse.Namespace) -> int:
 def _foretell(options: argparse.Namespace) -> int:
     from rag.engines.late_fusion import LateFusionReranker, load_reranker
     from rag.terminal import progress_bars
-    from rag.training.foretell import collect, fit, write_with
+    from rag.training.foretell import check, collect, fit, write_with
     from rag.training.groups import read_groups
     from rag.training.model_folder import model_in
 
@@ -560,15 +562,15 @@ def _foretell(options: argparse.Namespace) -> int:
     if not isinstance(reranker, LateFusionReranker):
         raise BadInput(f"{folder} was calibrated without late interaction: `train calibrate --late-interaction` first")
     groups = [group for path in options.groups for group in read_groups(path)]
+    check(len(groups), read=options.read, below=options.below, floor=options.floor)
     with progress_bars() as show:
         scores = collect(groups, reranker, progress=lambda done, total: show("scoring all", done, total))
-    floor = Settings.model_fields["floor"].default
-    foretelling, figures = fit(scores, read=options.read, below=options.below, floor=floor)
+    foretelling, figures = fit(scores, read=options.read, below=options.below, floor=options.floor)
     write_with(folder, options.out, foretelling)
     print(
         f"{figures.questions} questions that it was not fitted on: the cross-encoder reads {figures.read:.0%} of "
         f"{figures.passages} passages; {figures.same_top:.1%} of the questions have the same best five in the same "
-        f"order; {figures.flipped} passages are on the other side of the floor {floor}; correlation "
+        f"order; {figures.flipped} passages are on the other side of the floor {options.floor}; correlation "
         f"{figures.correlation:.3f}"
     )
     print(f"the model is in {options.out}")

@@ -77,6 +77,18 @@ def collect(
     return scores
 
 
+def check(n_questions: int, *, read: int, below: float, floor: float) -> None:
+    """Raise BadInput for what nothing can be fitted with: it takes long to find out by scoring."""
+    if n_questions < LEAST_QUESTIONS:
+        raise BadInput(f"{n_questions} questions: at least {LEAST_QUESTIONS} are needed")
+    if read < 1:
+        raise BadInput(f"read = {read}: at least 1 passage has to be read, and 20 or more to find the best five")
+    if not 0 < below < 1:
+        raise BadInput(f"below = {below}: take a score between 0 and 1")
+    if not 0 <= floor <= 1:
+        raise BadInput(f"floor = {floor}: take a score from 0 to 1")
+
+
 def fit(
     scores: Sequence[FusedScores], *, read: int, below: float, floor: float, seed: int = 37
 ) -> tuple[Foretelling, ForetellingFigures]:
@@ -89,12 +101,9 @@ def fit(
         floor: Score whose flips are counted.
         seed: By which questions are held out.
 
-    Raises: BadInput for fewer than `LEAST_QUESTIONS` questions.
+    Raises: BadInput as `check` does.
     """
-    if len(scores) < LEAST_QUESTIONS:
-        raise BadInput(f"{len(scores)} questions: at least {LEAST_QUESTIONS} are needed")
-    if not 0 < below < 1:
-        raise BadInput(f"below = {below}: take a score between 0 and 1")
+    check(len(scores), read=read, below=below, floor=floor)
     numbers = list(range(len(scores)))
     random.Random(seed).shuffle(numbers)
     n_held_out = round(len(scores) * HELD_OUT_SHARE)

@@ -1,6 +1,7 @@
 """`python -m rag train` from labelled questions on real PDFs to a reranker that serves, and back."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest
 
 import ingest.__main__
 from rag.__main__ import main
+from rag.engines.colbert import TokenEncoder
 from rag.engines.cross_encoder import EMBEDDED_RERANKER_FOLDER
-from rag.engines.late_fusion import LateFusionReranker, load_reranker, read_weights
+from rag.engines.late_fusion import FusionWeights, LateFusionReranker, LateInteraction, load_reranker, read_weights
 from rag.json_lines import read_rows
 from rag.settings import load_settings
 from rag.training.groups import question_digest, read_groups
@@ -116,6 +118,27 @@ def test_from_labelled_questions_to_a_reranker_that_serves_and_back(
     assert " MB in " in capsys.readouterr().out
 
 
+def test_late_interaction_says_what_need_not_be_read(
+    tmp_path: Path, questions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    groups = tmp_path / "all.jsonl"
+    run("candidates", "--questions", questions, "--collection", "contracts", "--depth", 12, "--out", groups)
+    late = LateInteraction(TokenEncoder.embedded())
+    fused = save_cross_encoder(tmp_path / "fused", "bert")
+    FusionWeights(*late.name_and_revision, 0.01, 12.0, 1.0, -8.0).write(fused)
+    capsys.readouterr()
+    run("foretell", fused, "--groups", groups, "--read", 6, "--below", 0.9, "--floor", 0.2, "--out", tmp_path / "quick")
+    shown = capsys.readouterr().out
+    # The sum is nearly what late interaction says: it foretells it well, and half of the passages are left unread.
+    [(read, correlation)] = re.findall(r"reads (\d+)% .* correlation ([\d.]+)", shown)
+    assert int(read) <= 60
+    assert float(correlation) > 0.9
+    assert "on the other side of the floor 0.2" in shown
+    quick = load_reranker(tmp_path / "quick")
+    scored = quick.score("How long is the waiting period for braces?", passages())
+    assert sum(not relevance.foretold for relevance in scored) == 6
+
+
 def test_a_stronger_reranker_labels_what_recall_finds(tmp_path: Path) -> None:
     asked = write_lines(
         tmp_path / "asked.jsonl",
@@ -160,6 +183,12 @@ def test_labels_given_by_people_become_groups(tmp_path: Path, capsys: pytest.Cap
         (["fine-tune", "missing.jsonl", "--base", "embedded", "--out", "x"], "does not exist"),
         (["fine-tune", "{groups}", "--base", "no/such-model", "--out", "x"], "models fetch no/such-model"),
         (["calibrate", "no-such", "--groups", "{groups}", "--out", "x"], "holds no model"),
+        (["foretell", "no-such", "--groups", "{groups}", "--out", "x"], "holds no model"),
+        (["foretell", "{plain}", "--groups", "{groups}", "--out", "x"], "calibrated without late interaction"),
+        (["foretell", "{embedded}", "--groups", "{groups}", "--out", "x"], "3 questions: at least 20 are needed"),
+        (["foretell", "{embedded}", "--groups", "{many}", "--read", "0", "--out", "x"], "read = 0: at least 1 passage"),
+        (["foretell", "{embedded}", "--groups", "{many}", "--below", "1.5", "--out", "x"], "below = 1.5: take a score"),
+        (["foretell", "{embedded}", "--groups", "{many}", "--floor", "4", "--out", "x"], "floor = 4.0: take a score"),
         (["promote", "no-such", "--groups", "{groups}", "--name", "embedded"], "can't be called 'embedded'"),
         (["split", "{questions}", "--learn", "x", "--held-out", "y", "--share", "1.5"], "between 0 and 1"),
         (["rollback"], "nothing to roll back"),
@@ -176,8 +205,15 @@ def test_what_can_not_be_done_is_said_in_one_line(
     monkeypatch.chdir(tmp_path)
     if arguments[0] == "rollback":
         arguments = [*arguments, "--data-dir", str(tmp_path / "fresh")]
-    groups = write_lines(tmp_path / "groups.jsonl", ['{"query": "q", "pos": ["p"], "neg": ["n"]}'] * 3)
-    filled = [argument.format(questions=questions, groups=groups) for argument in arguments]
+    row = '{"query": "q", "pos": ["p"], "neg": ["n"]}'
+    paths = {
+        "questions": questions,
+        "groups": write_lines(tmp_path / "groups.jsonl", [row] * 3),
+        "many": write_lines(tmp_path / "many.jsonl", [row] * 20),
+        "embedded": EMBEDDED_RERANKER_FOLDER,
+        "plain": save_cross_encoder(tmp_path / "plain", "bert"),
+    }
+    filled = [argument.format(**paths) for argument in arguments]
     assert main(["train", *filled]) in (1, 2)
     error = capsys.readouterr().err
     assert said in error
