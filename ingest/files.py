@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from rag.durable import make_durable
 from rag.errors import FileRefused, RefusedReason
 from rag.types import DocumentKind
 
@@ -165,11 +166,7 @@ def move_durably(source: Path, target: Path) -> None:
     """Rename within a folder; the rename survives a power cut."""
     source.replace(target)
     if os.name == "posix":  # other systems can't open a folder, and need not
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        make_durable(target.parent)
 
 
 def _read_all(file: BinaryIO, path: Path, max_bytes: int, take: Callable[[bytes], object]) -> str:

@@ -1,4 +1,4 @@
-"""Small files that are replaced as a whole: whatever happens meanwhile, the earlier content is there or the new one."""
+"""What survives a power cut: small files that are replaced as a whole, and what is brought to the disk."""
 
 from __future__ import annotations
 
@@ -30,3 +30,12 @@ def replace_text(path: Path, text: str, *, mode: int = 0o666) -> None:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
         raise
+
+
+def make_durable(path: Path) -> None:
+    """Bring a file, or the list of files in a folder, to the disk. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from rag.durable import UNFINISHED, replace_text
+from rag.durable import UNFINISHED, make_durable, replace_text
 from rag.errors import CollectionDamaged
 
 SERVES_FILE = "serves.json"
@@ -70,15 +70,6 @@ def serve_from(folder: Path, copy: Path) -> None:
     replace_text(folder / SERVES_FILE, json.dumps({"folder": copy.name}))
     with suppress(OSError):  # where folders can't be made durable, the file still is
         make_durable(folder)
-
-
-def make_durable(path: Path) -> None:
-    """Bring a file, or the list of files in a folder, to the disk. Raises OSError."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def drop_others(folder: Path) -> None:

@@ -36,7 +36,7 @@ from qdrant_edge import (
 )
 
 from rag.children import end_with, search_path
-from rag.engines.edge_folder import make_durable
+from rag.durable import make_durable
 from rag.engines.qdrant_points import DENSE, SPARSE
 from rag.errors import CollectionError
 

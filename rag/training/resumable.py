@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rag.durable import make_durable
 from rag.json_lines import open_text
 from rag.training.groups import unfinished_path
 
@@ -50,5 +51,6 @@ def lines_behind(path: Path) -> Iterator[Callable[[Iterable[str]], None]]:
     if lines != unfinished_path(path):
         with lines.open(encoding="utf-8") as file, open_text(unfinished_path(path), "w") as zipped:
             shutil.copyfileobj(file, zipped)
+        make_durable(unfinished_path(path))  # before what it was made of goes
     unfinished_path(path).replace(path)
     lines.unlink(missing_ok=True)
