@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from rag.errors import BadInput
 from rag.settings import Settings, load_settings
+from rag.types import QueryPolicy
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -140,8 +141,9 @@ def add_train_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
     foretell.add_argument("--out", type=Path, required=True, help="folder for the quicker model")
     foretell.add_argument("--read", type=int, default=20, help="so many of the best of a question are read (20)")
     foretell.add_argument("--below", type=float, default=0.25, help="and all that may score this or more (0.25)")
-    usual = Settings.model_fields["floor"].default
-    foretell.add_argument("--floor", type=float, default=usual, help=f"floor whose flips are counted ({usual})")
+    foretell.add_argument(
+        "--floor", type=float, default=QueryPolicy().floor, help="floor whose flips are counted (0.4)"
+    )
     foretell.set_defaults(run=_foretell)
 
     promote = steps.add_parser("promote", help="let a trained reranker serve, if it beats the one in use")
@@ -580,6 +582,7 @@ def _foretell(options: argparse.Namespace) -> int:
 def _promote(options: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from rag.evaluation.floors import USUAL_FLOOR
     from rag.terminal import progress_bars
     from rag.training.groups import read_groups
     from rag.training.model_folder import model_in, read_learnt_questions
@@ -600,7 +603,7 @@ def _promote(options: argparse.Namespace) -> int:
             current,
             new,
             current_floor=policy_for(settings, current).floor,
-            usual_floor=Settings.model_fields["floor"].default,
+            usual_floor=USUAL_FLOOR,
             learnt=read_learnt_questions(folder),
             alpha=options.alpha,
             progress=lambda done, total: show("scoring by both rerankers", done, total),
