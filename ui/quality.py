@@ -240,7 +240,8 @@ def _replay(workspace: Workspace, past: Past, report: Mapping[str, Any], now: In
         marks = {mark["floor"]: mark["kinds"] for mark in report["marks"]}
         floors = sorted({*(step / 100 for step in range(101)), *marks})
         # Set where it has to be and not at every run: a value that is set overwrites in the browser what a person
-        # has moved the slider to meanwhile. A mark can move when labels come in: the nearest floor takes its place.
+        # has moved the slider to meanwhile. Where labels come in a mark can move, and the nearest floor takes its
+        # place; and the browser knows a floor by its words, which are others where it is marked now.
         if "floor_tried" not in st.session_state or st.session_state.get("floor_marks") != marks:
             tried = st.session_state.get("floor_tried", now.floor.value)
             st.session_state["floor_tried"] = min(floors, key=lambda floor: abs(floor - tried))

@@ -157,6 +157,7 @@ def test_the_page_sets_the_slider_where_it_has_to_and_not_while_it_is_moved(
     page.run()
     assert any(label == "Conformal: 0.30" for label in label_buttons(page)), "its place on the slider has a name now"
     assert page.select_slider[0].value == 0.3
+    assert page.select_slider[0].proto.set_value, "the browser knows it by the earlier words"
     assert ">20 of 20</b>" in html(page)
 
 
